@@ -1,0 +1,12 @@
+"""`make bench`: every benchmark in turn."""
+
+import asyncio
+import platform
+
+from bench import intake, memory
+
+print(f"Python {platform.python_version()}, {platform.machine()}\n")
+for part in (memory, intake):
+    print(f"## {(part.__doc__ or '').splitlines()[0]}\n", flush=True)
+    asyncio.run(part.main())
+    print(flush=True)

@@ -1,0 +1,369 @@
+"""Rules over HTTP: every write is a new ruleset version, published in one step; stop, check, dry run."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import Response, delete, get, patch, post, put
+from litestar.params import FromPath
+from msgspec import Struct
+from msgspec.structs import replace
+
+from connect.api.publishing import READING, WRITING, YAML, YAML_TYPES, live_ruleset, publish_change, refuse_errors
+from connect.api.wire import (
+    BATCH_BODY_MAX,
+    AnyRequest,
+    caller,
+    etag,
+    if_match,
+    media_type,
+    read_body,
+    read_json,
+    read_optional_json,
+    responses,
+    runtime,
+)
+from connect.engine.decide import State, decide
+from connect.engine.explain import SpelledOut, spell_out
+from connect.engine.index import Rulebook
+from connect.engine.ruleset import (
+    RuleProblem,
+    check_rule,
+    check_ruleset,
+    convert_rule,
+    convert_ruleset,
+    review,
+)
+from connect.errors import Conflict, Invalid, Located, MediaTypeRefused, NotFound
+from connect.intake.normalize import Terms, convert_reported, decode_any, normalize
+from connect.jsonvalue import is_array, is_object
+from connect.model import RewardAction, RewardRule, Ruleset, Warning_
+from connect.store.operations import Pending, stop_rule
+from connect.store.rules import (
+    rule_versions,
+)
+
+READ_ONLY = ("version", "ruleset_version", "warnings")
+"""Shown with a rule, and taken back with it unread, so that what was read can be sent again."""
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """A document (or the text of one) to look over without storing it."""
+
+    text: str | None = None
+    ruleset: Any = None
+
+
+class CheckAnswer(Struct, kw_only=True):
+    ok: bool
+    errors: list[RuleProblem]
+    warnings: list[RuleProblem]
+
+
+class DryRun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An event that is not recorded, decided by the live rules or by `rules` in their place."""
+
+    event: Any
+    rules: Any = None
+
+
+class DryRunAnswer(Struct, kw_only=True):
+    actions: list[RewardAction]
+    trace: list[SpelledOut]
+    warnings: list[Warning_]
+    ruleset_version: int
+
+
+class Stop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pending: Pending = "keep"
+    note: str = ""
+
+
+def _shown(
+    rule: RewardRule, version: int, ruleset_version: int, warnings: list[RuleProblem] | None = None
+) -> dict[str, Any]:
+    shown: dict[str, Any] = {**msgspec.to_builtins(rule), "enabled": rule.enabled, "priority": rule.priority}
+    shown |= {"version": version, "ruleset_version": ruleset_version}
+    return shown if warnings is None else {**shown, "warnings": warnings}
+
+
+def _find(document: Ruleset, key: str) -> RewardRule:
+    for rule in document.rules:
+        if rule.key == key:
+            return rule
+    raise NotFound(f"the live ruleset has no rule {key!r}")
+
+
+def _checked(rule: RewardRule, document: Ruleset) -> list[RuleProblem]:
+    """The warnings. Raises `InvalidRuleset` with every error."""
+    problems = check_rule(rule, document)
+    refuse_errors(problems, f"rule {rule.key!r}")
+    return [problem for problem in problems if problem.severity == "warning"]
+
+
+def _put(document: Ruleset, rule: RewardRule) -> Ruleset:
+    others = [other for other in document.rules if other.key != rule.key]
+    place = next((index for index, other in enumerate(document.rules) if other.key == rule.key), len(others))
+    return replace(document, rules=[*others[:place], rule, *others[place:]])
+
+
+async def _write(
+    request: AnyRequest, status: HTTPStatus, key: str, make: Callable[[Ruleset], RewardRule], note: str
+) -> Response[Any]:
+    """Publishes the rule that `make` gives for the live document, checked within the same step."""
+    warnings: list[RuleProblem] = []
+
+    def edit(document: Ruleset) -> Ruleset:
+        rule = make(document)
+        warnings[:] = _checked(rule, document)
+        return _put(document, rule)
+
+    published = await publish_change(request, edit, note, expected=if_match(request))
+    body = _shown(_find(published.document, key), published.rule_versions[key], published.version, warnings)
+    headers = {"ETag": etag(published.version), "Location": f"/internal/rules/{key}"}
+    return Response(body, status_code=status, headers=headers)
+
+
+async def _read_rule(request: AnyRequest, key: str | None = None) -> RewardRule:
+    document = await read_json(request, dict[str, Any])
+    if key is not None and document.setdefault("key", key) != key:
+        raise Invalid(
+            f"the body's key {document['key']!r} is not the path's {key!r}",
+            errors=[Located("#/key", f"must be {key!r}")],
+        )
+    return convert_rule({name: value for name, value in document.items() if name not in READ_ONLY})
+
+
+@get(
+    "/internal/rules",
+    opt={"scope": "rules:read"},
+    tags=["rules"],
+    summary="The live rules",
+    responses=responses(*READING),
+)
+async def list_rules(request: AnyRequest) -> Response[Any]:
+    live = await live_ruleset(request)
+    items = [_shown(rule, live.rule_versions[rule.key], live.version) for rule in live.document.rules] if live else []
+    return Response({"items": items, "next_cursor": None}, headers={"ETag": etag(live.version if live else 0)})
+
+
+@post(
+    "/internal/rules",
+    opt={"scope": "rules:write", "body": RewardRule},
+    tags=["rules"],
+    summary="Add a rule",
+    responses=responses(*WRITING),
+)
+async def add_rule(request: AnyRequest) -> Response[Any]:
+    """Published at once as a new ruleset version; 409 when the key is taken."""
+    rule = await _read_rule(request)
+
+    def make(document: Ruleset) -> RewardRule:
+        if any(other.key == rule.key for other in document.rules):
+            raise Conflict(f"there is a rule {rule.key!r} already: PUT /internal/rules/{rule.key} replaces it")
+        return rule
+
+    return await _write(request, HTTPStatus.CREATED, rule.key, make, f"add {rule.key}")
+
+
+@get(
+    "/internal/rules/{key:str}",
+    opt={"scope": "rules:read"},
+    tags=["rules"],
+    summary="One live rule",
+    responses=responses(*READING),
+)
+async def show_rule(request: AnyRequest, key: FromPath[str]) -> Response[Any]:
+    live = await live_ruleset(request)
+    if live is None:
+        raise NotFound(f"there is no rule {key!r}: no ruleset is live yet")
+    rule = _find(live.document, key)
+    return Response(_shown(rule, live.rule_versions[key], live.version), headers={"ETag": etag(live.version)})
+
+
+@put(
+    "/internal/rules/{key:str}",
+    opt={"scope": "rules:write", "body": RewardRule},
+    tags=["rules"],
+    summary="Replace or add a rule",
+    responses=responses(*WRITING),
+)
+async def replace_rule(request: AnyRequest, key: FromPath[str]) -> Response[Any]:
+    rule = await _read_rule(request, key)
+    return await _write(request, HTTPStatus.OK, key, lambda _: rule, f"replace {key}")
+
+
+@patch(
+    "/internal/rules/{key:str}",
+    opt={"scope": "rules:write", "body": dict[str, Any]},
+    tags=["rules"],
+    summary="Change fields of a rule (RFC 7396 merge patch)",
+    responses=responses(*WRITING),
+)
+async def patch_rule(request: AnyRequest, key: FromPath[str]) -> Response[Any]:
+    change_ = await read_json(request, dict[str, Any])
+    if change_.get("key", key) != key:
+        raise Invalid(
+            "a rule's key cannot be changed: it is part of its actions' identity", errors=[Located("#/key", "is fixed")]
+        )
+    return await _write(request, HTTPStatus.OK, key, lambda document: _patched(document, key, change_), f"change {key}")
+
+
+def _patched(document: Ruleset, key: str, change_: dict[str, Any]) -> RewardRule:
+    merged = merge_patch(msgspec.to_builtins(_find(document, key)), change_)
+    return convert_rule({name: value for name, value in merged.items() if name not in READ_ONLY})
+
+
+def merge_patch(target: Any, change_: Any) -> Any:
+    """RFC 7396: null removes, objects merge, anything else replaces."""
+    if not is_object(change_):
+        return change_
+    merged = dict(target) if is_object(target) else {}
+    for name, value in change_.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+@delete(
+    "/internal/rules/{key:str}",
+    opt={"scope": "rules:write"},
+    tags=["rules"],
+    summary="Retire a rule",
+    status_code=204,
+    responses=responses(*WRITING),
+)
+async def retire_rule(request: AnyRequest, key: FromPath[str]) -> None:
+    """It leaves the live ruleset; its versions, and the actions it gave, stay."""
+
+    def edit(document: Ruleset) -> Ruleset:
+        _find(document, key)
+        return replace(document, rules=[rule for rule in document.rules if rule.key != key])
+
+    await publish_change(request, edit, f"retire {key}", expected=if_match(request))
+
+
+@get(
+    "/internal/rules/{key:str}/versions",
+    opt={"scope": "rules:read"},
+    tags=["rules"],
+    summary="All versions of a rule",
+    responses=responses(*READING),
+)
+async def show_rule_versions(request: AnyRequest, key: FromPath[str]) -> dict[str, Any]:
+    async with runtime(request).pool.acquire() as connection:
+        return {"items": await rule_versions(connection, key), "next_cursor": None}
+
+
+@post(
+    "/internal/rules/{key:str}/stop",
+    opt={"scope": "rules:write", "optional_body": Stop},
+    tags=["rules"],
+    status_code=200,
+    summary="Stop a rule now",
+    responses=responses(*WRITING),
+)
+async def stop(request: AnyRequest, key: FromPath[str]) -> Response[Any]:
+    """Never refused by a red test or a stale version. `pending`: what becomes of its actions that were never sent."""
+    order = await read_optional_json(request, Stop)
+
+    def edit(document: Ruleset) -> Ruleset:
+        return _put(document, replace(_find(document, key), enabled=False))
+
+    published = await publish_change(request, edit, order.note or f"stop {key}", expected=None)
+    async with runtime(request).pool.acquire() as connection:
+        touched = await stop_rule(connection, key, order.pending, by=caller(request).name, note=order.note)
+    body = _shown(_find(published.document, key), published.rule_versions[key], published.version)
+    return Response({**body, "pending": order.pending, "actions": touched}, headers={"ETag": etag(published.version)})
+
+
+@post(
+    "/internal/rules/check",
+    opt={"scope": "rules:read", "body": Check, "yaml": True},
+    tags=["rules"],
+    status_code=200,
+    summary="Look a document over",
+    responses=responses(400, 401, 403, 413, 415, 422, 429, 503),
+)
+async def check(request: AnyRequest) -> CheckAnswer:
+    """Takes YAML or JSON, as the body itself or in `text`; answers every error and warning with line and column."""
+    body = await read_body(request, BATCH_BODY_MAX)
+    if media_type(request) not in YAML_TYPES:
+        document = _json_object(request, body)
+        text = (
+            document["text"]
+            if isinstance(document.get("text"), str)
+            else msgspec.json.encode(document.get("ruleset", document))
+        )
+    else:
+        text = body
+    problems = await asyncio.to_thread(review, text)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    return CheckAnswer(
+        ok=not errors, errors=errors, warnings=[problem for problem in problems if problem.severity == "warning"]
+    )
+
+
+def _json_object(request: AnyRequest, body: bytes) -> dict[str, Any]:
+    if media_type(request) != "application/json":
+        raise MediaTypeRefused(
+            f"send Content-Type: application/json or {YAML}, not {media_type(request) or 'nothing'!r}"
+        )
+    document = decode_any(body)
+    if not is_object(document):
+        raise Invalid("send an object", errors=[Located("#", "must be an object")])
+    return document
+
+
+@post(
+    "/internal/rules/dry-run",
+    opt={"scope": "rules:read", "body": DryRun},
+    tags=["rules"],
+    status_code=200,
+    summary="What would this event earn",
+    responses=responses(400, 401, 403, 413, 415, 422, 429, 503),
+)
+async def dry_run(request: AnyRequest) -> DryRunAnswer:
+    """Decides and changes nothing; `rules`: a rule, a list of rules or a ruleset to decide by instead."""
+    order = await read_json(request, DryRun)
+    normal = normalize(
+        convert_reported(order.event), Terms(bound_source=caller(request).source, age_max_days=0), datetime.now(UTC)
+    )
+    rulebook = runtime(request).rules.rulebook
+    if order.rules is not None:
+        rulebook = _candidate(order.rules, rulebook.document)
+    decision = decide(normal.event, rulebook, State(now=datetime.now(UTC)))
+    return DryRunAnswer(
+        actions=list(decision.actions),
+        trace=spell_out(decision.trace, rulebook.document),
+        warnings=list(decision.warnings),
+        ruleset_version=rulebook.version,
+    )
+
+
+def _candidate(rules: Any, live: Ruleset) -> Rulebook:
+    if is_object(rules) and "rules" in rules:
+        document = convert_ruleset(rules)
+    else:
+        document = replace(live, rules=[convert_rule(rule) for rule in (rules if is_array(rules) else [rules])])
+    refuse_errors(check_ruleset(document), "the rules to try")
+    return Rulebook.compile(0, document, {})
+
+
+ROUTES = [
+    list_rules,
+    add_rule,
+    show_rule,
+    replace_rule,
+    patch_rule,
+    retire_rule,
+    show_rule_versions,
+    stop,
+    check,
+    dry_run,
+]

@@ -1,0 +1,63 @@
+"""The command `connect`: one file a command group."""
+
+import sys
+
+import cyclopts
+
+from connect import __version__
+from connect.errors import ConnectError
+
+HELP = """Record each fact once, decide by rules what it earns, deliver every reward exactly once in effect.
+
+Start with `connect run` (everything on this machine) or `connect demo` (the same, with real shopping data).
+Settings come from connect.toml and CONNECT_* variables.
+"""
+
+
+COMMANDS = {
+    "run": (
+        "connect.cli.run:run",
+        "Everything on this machine: database, API, worker, and stand-in targets if none is set.",
+    ),
+    "demo": (
+        "connect.cli.demo:demo",
+        "The same with real shopping baskets reported as events, checked against a recount.",
+    ),
+    "api": ("connect.cli.serve:api", "Serve the HTTP API."),
+    "worker": ("connect.cli.serve:worker", "Decide what is queued and dispatch what is due."),
+    "sandbox": (
+        "connect.cli.serve:sandbox",
+        "Stand-in Points, NFT and Gateway services that can be told to misbehave.",
+    ),
+    "migrate": ("connect.cli.serve:migrate", "Bring the database's schema to the newest version."),
+    "doctor": (
+        "connect.cli.doctor:doctor",
+        "Check database, targets, settings and the tables' invariants; say what to mend.",
+    ),
+    "status": ("connect.cli.status:status", "Processes, lanes, oldest due, what needs a person; exit 1 if unhealthy."),
+    "keys": ("connect.cli.keys:app", "Create, list and revoke API keys."),
+    "rules": ("connect.cli.rules:app", "Rules as code: check, apply, export, publish, roll back, stop."),
+    "events": ("connect.cli.events:app", "Send, import, explain and replay events."),
+    "actions": ("connect.cli.actions:app", "List, retry, cancel, approve and reject reward actions."),
+}
+
+
+def build() -> cyclopts.App:
+    """The whole command; groups are imported when they are called, so that `--help` stays quick."""
+    app = cyclopts.App(name="connect", help=HELP, version=__version__)
+    for name, (place, summary) in COMMANDS.items():
+        app.command(place, name=name, help=summary)
+    return app
+
+
+def main() -> None:
+    """Errors made on purpose are a sentence on stderr and exit code 1, never a traceback."""
+    try:
+        build()()
+    except ConnectError as error:
+        print(f"connect: {error.detail}", file=sys.stderr)
+        for located in error.errors[:20]:
+            print(f"  {located.pointer}: {located.detail}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,53 @@
+"""Doing something to all that match: the count first, then consent, then with that count as the condition."""
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from msgspec import Struct
+
+from connect.cli.output import Exit, Output, consent, fail, say, say_json, tell
+from connect.cli.remote import Remote
+
+Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative="", help="Go on without asking.")]
+DryRun = Annotated[bool, Parameter(negative="", help="Only say how many match.")]
+
+
+class Bulk(Struct, frozen=True):
+    """An operation of the API on all that match a filter."""
+
+    path: str
+    verb: str
+    noun: str
+    filters: dict[str, Any]
+    note: str = ""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {"filter": self.filters} | ({"note": self.note} if self.note else {})
+
+
+def bulk(api: Remote, order: Bulk, *, yes: bool, dry_run: bool, output: Output) -> int:
+    """Nothing is done when the number that match changes between the count and the consent."""
+    if not order.filters:
+        fail(Exit.USAGE, f"say which: name one {order.noun}, or give options that match several (--help lists them).")
+    matched = api.post(order.path, {**order.body, "dry_run": True}).json["matched"]
+    if dry_run or not matched:
+        _say_count(matched, order, output)
+        return Exit.OK
+    tell(f"{matched} {order.noun}(s) match.")
+    if not consent(f"{order.verb.capitalize()} {matched} {order.noun}(s)?", yes=yes):
+        tell("nothing was done")
+        return Exit.OK
+    answer = api.post(order.path, {**order.body, "expect": matched}).json
+    if output == "json":
+        say_json(answer)
+    else:
+        say(f"{order.verb}: {answer['matched']} {order.noun}(s) done")
+    return Exit.OK
+
+
+def _say_count(matched: int, order: Bulk, output: Output) -> None:
+    if output == "json":
+        say_json({"matched": matched})
+    else:
+        say(f"{matched} {order.noun}(s) match")

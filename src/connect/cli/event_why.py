@@ -1,0 +1,76 @@
+"""A trace in plain words: what each rule made of an event."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from connect.cli.output import printable
+
+Fields = Mapping[str, Any]
+
+
+def explain(event: Fields, actions: Sequence[Fields], trace: Fields) -> Iterator[str]:
+    """Lines for a terminal; rules that gave come first, with their actions and how those ended."""
+    yield from _heading(event)
+    if event["status"] == "failed":
+        yield f"deciding it failed: {printable(trace.get('failure') or 'no reason was kept')}"
+        yield f"`connect events replay {event['id']}` decides it again"
+        return
+    if event["status"] == "received":
+        yield "it is recorded and not decided yet: a worker will"
+        return
+    yield f"decided by ruleset version {trace['ruleset_version']}"
+    if event["effects"] == "none":
+        yield "recorded as history (effects=none): nothing is given, whatever the rules say"
+    rules: list[Fields] = trace["rules"]
+    if not rules:
+        yield f"\nno rule is for events of type {printable(event['event_type'])}"
+    for rule in sorted(rules, key=lambda rule: rule["outcome"] != "gave"):
+        yield from _rule(rule, [action for action in actions if action["rule_key"] == rule["rule"]])
+    told = {rule["rule"] for rule in rules}
+    if others := [action for action in actions if action["rule_key"] not in told]:
+        yield "\nearlier decisions gave:"
+        yield from map(_action, others)
+
+
+def _heading(event: Fields) -> Iterator[str]:
+    yield printable(f"{event['event_type']} {event['external_id']} from {event['source']}")
+    who = f" by {event['actor_user_id']}" if event.get("actor_user_id") else ""
+    yield printable(f"  event {event['id']}, happened {event['occurred_at']}{who}")
+
+
+def _rule(rule: Fields, actions: Sequence[Fields]) -> Iterator[str]:
+    yield ""
+    yield printable(f"{rule['rule']}: {SENTENCES.get(rule['outcome'], rule['sentence'])}")
+    if rule.get("line"):
+        yield printable(f"  line {rule['line']}: {rule.get('text') or ''}".rstrip())
+    for name, value in cast("Fields", rule.get("values") or {}).items():
+        yield printable(f"  {name} = {value!r}" if isinstance(value, str) else f"  {name} = {_json(value)}")
+    if rule.get("detail"):
+        yield printable(f"  {rule['detail']}")
+    yield from map(_action, actions)
+
+
+SENTENCES = {
+    "gave": "gave",
+    "not_matched": "did not give: this line of its condition does not hold",
+    "missing": "did not give: the event lacks a field the rule reads",
+    "not_live": "did not give: it was not live",
+    "error": "did not give: it failed",
+    "no_recipient": "did not give: nobody has the role it gives to",
+    "zero": "did not give: its amount came to zero",
+}
+"""Longer than the API's own where there is room for more lines; any other outcome is told as the API tells it."""
+
+
+def _action(action: Fields) -> str:
+    line = f"  {action['amount']} {action['unit']} to {action['user_id']} ({action['recipient_role']}) "
+    line += f"by {action['target']}.{action['command']}: {action['status']}"
+    if action.get("last_error"):
+        line += f", {action['last_error']}"
+    return printable(f"{line}  [{action['id']}]")
+
+
+def _json(value: object) -> str:
+    import msgspec
+
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,239 @@
+"""`connect rules`: rules as code, checked here and published there."""
+
+from http import HTTPStatus
+from typing import Annotated, Any, Literal, cast
+
+from cyclopts import App, Parameter
+
+from connect.cli.output import Cell, Exit, Output, fail, say, say_json, say_page, tell
+from connect.cli.remote import Answer, Params, Remote, remote, segment
+
+app = App(name="rules", help="Rules as code: check, apply, export, publish, roll back, stop.", help_format="plaintext")
+
+RULESET = "/internal/ruleset"
+VERSIONS = f"{RULESET}/versions"
+QUOTE = '"'
+YAML = "application/yaml"
+COLUMNS: dict[str, Cell] = {
+    "VERSION": "version",
+    "STATE": lambda row: "live" if row["live"] else "draft" if row["published_at"] is None else "",
+    "PUBLISHED": "published_at",
+    "AUTHOR": "author",
+    "RULES": lambda row: len(row["rule_versions"]) or "",
+    "NOTE": "note",
+}
+File = Annotated[str, Parameter(allow_leading_hyphen=True, help="The ruleset, YAML or JSON; - reads stdin.")]
+Note = Annotated[str, Parameter(help="Why; kept with the version and in the audit.")]
+
+
+@app.command
+def check(file: File, /, *, strict: Annotated[bool, Parameter(negative="")] = False, output: Output = "table") -> int:
+    """Look a ruleset over on this machine: every error and warning with its line and column.
+
+    Ends with 1 if there is an error. Needs no server.
+
+    Example:
+
+    connect rules check rules.yaml --strict
+
+    Parameters
+    ----------
+    strict
+        Warnings count as errors.
+    """
+    from connect.cli.rule_files import find_problems, read_text, spell_problem
+
+    text = read_text(file)
+    _, problems = find_problems(text)
+    bad = [problem for problem in problems if strict or problem.severity == "error"]
+    if output == "json":
+        errors, warnings = bad, [problem for problem in problems if problem not in bad]
+        say_json({"ok": not bad, "errors": errors, "warnings": warnings})
+    else:
+        for problem in problems:
+            say(spell_problem(file, text, problem))
+        say(
+            f"{file}: {len(bad)} error(s), {len(problems) - len(bad)} warning(s)"
+            if problems
+            else f"{file}: no problems"
+        )
+    return Exit.FAILED if bad else Exit.OK
+
+
+@app.command
+def apply(
+    file: File,
+    /,
+    *,
+    check: Annotated[bool, Parameter(name="--check", negative="")] = False,
+    prune: Annotated[bool, Parameter(negative="")] = False,
+    note: Note = "",
+    output: Output = "table",
+) -> int:
+    """Make the server's rules those of a file: published as one new version, or nothing changes.
+
+    Rules and units that the server has and the file does not name stay, unless --prune. What is the same already is not
+    published again. A change made on the server meanwhile ends it without an effect: look again, run it again.
+
+    Examples:
+
+    connect rules apply rules.yaml --note "November campaign"
+
+    connect rules apply rules.yaml --prune --check
+
+    Parameters
+    ----------
+    check
+        Change nothing; end with 2 if applying would, and say what.
+    prune
+        Retire what the file does not name.
+    """
+    from connect.cli.rule_files import differences, merge, read_checked, read_text
+
+    text = read_text(file)
+    api = remote()
+    answer = api.get(RULESET)
+    live = cast("dict[str, Any]", answer.json)
+    wanted = read_checked(file, text, None if prune else live)
+    document = wanted if prune else merge(live, wanted)
+    changes = differences(live, document)
+    if check or not changes:
+        return _say_plan(changes, answer.headers["etag"].strip(QUOTE), output)
+    published = publish_over(api, document, answer.headers["etag"], note)
+    if output == "json":
+        say_json({**published, "changes": changes})
+        return Exit.OK
+    for change in changes:
+        say(change)
+    say(f"published as version {published['version']}")
+    return Exit.OK
+
+
+def _say_plan(changes: list[str], version: str, output: Output) -> int:
+    if output == "json":
+        say_json({"version": int(version), "changes": changes})
+    elif changes:
+        for change in changes:
+            say(change)
+        tell(f"the server (version {version}) differs from the file")
+    else:
+        say(f"the server (version {version}) has this already")
+    return Exit.USAGE if changes else Exit.OK
+
+
+def publish_over(api: Remote, document: dict[str, Any], etag: str, note: str) -> dict[str, Any]:
+    """Publishes over the version of `etag`, or ends the command if that is no longer the live one.
+
+    In one step; with a note as a draft that is then published, which takes one.
+    """
+    if not note:
+        return _unless_stale(api, "PUT", RULESET, document, etag).json
+    draft = api.post(VERSIONS, document).json["version"]
+    return _unless_stale(api, "POST", f"{VERSIONS}/{draft}/publish", {"note": note}, etag).json
+
+
+def _unless_stale(api: Remote, method: str, path: str, body: object, etag: str) -> Answer:
+    answer = api.ask(method, path, body=body, headers={"If_Match": etag})
+    if answer.status == HTTPStatus.PRECONDITION_FAILED:
+        read = etag.strip(QUOTE)
+        fail(
+            Exit.REFUSED,
+            f"the server's rules changed since version {read} was read: nothing was published; run it again.",
+        )
+    return answer if answer.status < HTTPStatus.MULTIPLE_CHOICES else api.refuse(answer)
+
+
+@app.command
+def export(*, output: Annotated[Literal["yaml", "json"], Parameter(name=["--output", "-o"])] = "yaml") -> int:
+    """Print the server's live ruleset as a file that `check` and `apply` take.
+
+    Example:
+
+    connect rules export > rules.yaml
+    """
+    if output == "json":
+        say_json(remote().get(RULESET).json)
+    else:
+        say(remote().get(RULESET, Accept=YAML).body.decode().rstrip("\n"))
+    return Exit.OK
+
+
+@app.command
+def versions(*, limit: int = 50, cursor: int | None = None, output: Output = "table") -> int:
+    """List the ruleset's versions, newest first: which is live, who published what, and why.
+
+    Parameters
+    ----------
+    limit
+        1 to 500.
+    cursor
+        Where the previous page ended.
+    """
+    params: Params = {"limit": limit, "cursor": cursor}
+    say_page(remote().get(VERSIONS, params).json, COLUMNS, output)
+    return Exit.OK
+
+
+@app.command
+def publish(version: int, /, *, note: Note = "", output: Output = "table") -> int:
+    """Make a draft live; an old version comes back as a new one.
+
+    Example:
+
+    connect rules publish 12 --note "double points weekend"
+    """
+    return _make_live(remote(), version, note, output)
+
+
+@app.command
+def rollback(version: int, /, *, note: Note = "", output: Output = "table") -> int:
+    """Bring an earlier live version back, as a new version.
+
+    What was decided meanwhile stays decided.
+
+    Example:
+
+    connect rules rollback 11 --note "12 paid twice the rate"
+    """
+    api = remote()
+    found = api.get(f"{VERSIONS}/{version}").json
+    if found["live"]:
+        fail(Exit.REFUSED, f"version {version} is live: name the one to go back to (`connect rules versions`).")
+    if found["published_at"] is None:
+        fail(Exit.REFUSED, f"version {version} was never live: `connect rules publish {version}` publishes a draft.")
+    return _make_live(api, version, note or f"rollback to version {version}", output)
+
+
+def _make_live(api: Remote, version: int, note: str, output: Output) -> int:
+    published = api.post(f"{VERSIONS}/{version}/publish", {"note": note}).json
+    if output == "json":
+        say_json(published)
+    else:
+        say(f"version {published['version']} is live, with {len(published['rule_versions'])} rule(s)")
+    return Exit.OK
+
+
+@app.command
+def stop(
+    key: str, /, *, pending: Literal["keep", "review", "cancel"] = "keep", note: Note = "", output: Output = "table"
+) -> int:
+    """Stop a rule now: it gives nothing more, in all processes within two seconds.
+
+    Example:
+
+    connect rules stop cashback-2 --pending review --note "paid far too much"
+
+    Parameters
+    ----------
+    key
+        The rule's key.
+    pending
+        What becomes of its actions that were never sent: keep (they are sent), review (a person approves each), cancel.
+    """
+    answer = remote().post(f"/internal/rules/{segment(key)}/stop", {"pending": pending, "note": note}).json
+    if output == "json":
+        say_json(answer)
+        return Exit.OK
+    fate = {"review": "await approval", "cancel": "were cancelled"}.get(pending)
+    say(f"rule {key} is stopped" + (f"; {answer['actions']} action(s) not yet sent {fate}" if fate else ""))
+    return Exit.OK

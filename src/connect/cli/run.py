@@ -1,0 +1,166 @@
+"""`connect run`: everything in one process tree, for a laptop or a first look."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+import sys
+from base64 import b64encode
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from msgspec import Struct
+
+from connect.cli.database import database
+from connect.cli.processes import ProcessTree, wait_ready
+from connect.cli.serve import Config, is_loopback, settle_settings
+from connect.config import Settings
+from connect.errors import SettingsError
+from connect.telemetry import set_up_logging
+
+SANDBOX_TARGETS = ("points", "nft", "gateway")
+
+
+class Running(Struct, frozen=True):
+    """A process tree that serves."""
+
+    urls: list[str]
+    """One for each API process."""
+    key: str
+    database_url: str
+    sandbox_url: str | None
+    tree: ProcessTree
+
+
+def run(*, host: str | None = None, port: int | None = None, config: Config = None) -> None:
+    """Run everything: embedded PostgreSQL (unless one is configured), API, worker, stand-in targets if none is set.
+
+    Parameters
+    ----------
+    host
+        Address of the API (default 127.0.0.1; any other needs CONNECT_BOOTSTRAP_KEY).
+    port
+        Port of the API (default 8080; 0 takes a free one).
+    """
+    settings = settle_settings(config, host=host, port=port)
+    set_up_logging(settings.log_level)
+    asyncio.run(_run(settings, config))
+
+
+async def _run(settings: Settings, config: Path | None) -> None:
+    stop = stop_event()
+    async with running(settings, config=config) as up:
+        print(banner(up, made_key=settings.bootstrap_key is None), flush=True)
+        await until(stop, up)
+    print("stopped", flush=True)
+
+
+def stop_event() -> asyncio.Event:
+    """Set by SIGINT and SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def until(stop: asyncio.Event, up: Running) -> None:
+    """Waits for the signal to stop. Raises `SettingsError` when a process keeps dying."""
+    waits = [asyncio.create_task(stop.wait()), asyncio.create_task(up.tree.broken.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for each in waits:
+        each.cancel()
+    if up.tree.broken.is_set():
+        raise SettingsError("a process keeps dying; the lines above say why")
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings, *, config: Path | None = None, apis: int = 1, workers: int = 1, log_file: Path | None = None
+) -> AsyncGenerator[Running]:
+    """The tree, ready to take events. At the end all of it drains, and the embedded database stops last."""
+    if settings.bootstrap_key is None and not is_loopback(settings.host):
+        raise SettingsError(
+            f"refusing to bind {settings.host} with a key made up on the spot: set CONNECT_BOOTSTRAP_KEY"
+        )
+    key = settings.bootstrap_key or f"ck_{secrets.token_urlsafe(32)}"
+    ports = [settings.port or free_port(), *(free_port() for _ in range(apis - 1))]
+    urls = [f"http://{_in_url(settings.host)}:{port}" for port in ports]
+    async with database(settings, owned=True) as database_url:
+        environ = {
+            "CONNECT_DATABASE_URL": database_url,
+            "CONNECT_BOOTSTRAP_KEY": key,
+            "CONNECT_HOME": str(settings.home),
+            "CONNECT_EVENT_AGE_MAX_DAYS": str(settings.event_age_max_days),
+        }
+        sandbox_url, sandbox_secret = None, f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
+        if not settings.targets:
+            sandbox_url = f"http://127.0.0.1:{free_port()}"
+            environ |= _sandbox_targets(sandbox_url, sandbox_secret)
+        tree = ProcessTree(environ, log_file=log_file)
+        options = ["--config", str(config)] if config else []
+        try:
+            if sandbox_url:
+                port = sandbox_url.rpartition(":")[2]
+                secret = {"CONNECT_SANDBOX_SECRET": sandbox_secret, "CONNECT_API_KEY": key, "CONNECT_URL": urls[0]}
+                await tree.start("sandbox", "sandbox", "--port", port, environ=secret)
+            for index, port in enumerate(ports):
+                await tree.start(f"api-{index + 1}", "api", "--host", settings.host, "--port", str(port), *options)
+            for index in range(workers):
+                await tree.start(f"worker-{index + 1}", "worker", "--port", "0", *options)
+            for url in urls:
+                await wait_ready(f"{url}/readyz", tree)
+            yield Running(urls, key, database_url, sandbox_url, tree)
+        finally:
+            await tree.stop()
+
+
+def _sandbox_targets(url: str, secret: str) -> dict[str, str]:
+    environ: dict[str, str] = {}
+    for name in SANDBOX_TARGETS:
+        prefix = f"CONNECT_TARGETS__{name.upper()}__"
+        environ |= {f"{prefix}URL": f"{url}/{name}", f"{prefix}INTERNAL": "true", f"{prefix}SECRET": secret}
+    return environ
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _in_url(host: str) -> str:
+    if host in {"0.0.0.0", "::"}:  # noqa: S104  what it is reached by from here
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def banner(up: Running, *, made_key: bool) -> str:
+    """What a person needs next: where it is, the key, a line to try."""
+    lines = [
+        "",
+        f"Connect is ready at {up.urls[0]}",
+        f"  API docs   {up.urls[0]}/docs",
+        f"  key        {up.key}" + ("   (made for this run; set CONNECT_BOOTSTRAP_KEY to keep one)" if made_key else "")
+        if made_key or sys.stdout.isatty()
+        else "  key        CONNECT_BOOTSTRAP_KEY",
+    ]
+    if up.sandbox_url:
+        lines.append(
+            f"  targets    none configured: stand-ins at {up.sandbox_url} (what they did: {up.sandbox_url}/ledger)"
+        )
+    lines += [
+        "",
+        "For the other commands:",
+        f"  export CONNECT_URL={up.urls[0]} CONNECT_API_KEY={up.key if made_key else '$CONNECT_BOOTSTRAP_KEY'}",
+        "",
+        "Report an event:",
+        f"  curl -sS {up.urls[0]}/internal/events \\",
+        f"    -H 'Authorization: Bearer {up.key if made_key else '$CONNECT_BOOTSTRAP_KEY'}' \\",
+        "    -H 'Content-Type: application/json' \\",
+        """    -d '{"external_id": "order-1001", "source": "shop", "event_type": "purchase.completed",""",
+        """         "actor_user_id": "u1",""",
+        """         "context": {"order_id": "o-1001", "amount_minor": 12990, "currency": "EUR"}}'""",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""A ruleset as YAML that people read and our reader reads back the same."""
+
+import re
+from typing import Any, Final
+
+import msgspec
+import yaml
+
+from connect.model import Ruleset
+
+WIDTH: Final = 1_000_000
+"""No line is folded: an expression stays on its line, however long."""
+
+RULE_ORDER: Final = tuple(
+    "key name description event_type enabled starts_at ends_at priority condition all_or_nothing".split()
+)
+ACTION_ORDER: Final = tuple(
+    "key target command recipient each amount round unit hold review params".split(),
+)
+"""The order of the documentation's examples; a test compares them with the model's fields."""
+
+_BREAKS: Final = re.compile("[\n\x85\u2028\u2029\ufeff]")
+_LINES: Final = re.compile(r"[!-~][ -~]*(\n[ -~]*)*\n?(?<! )")
+"""Several lines of plain characters, as in a long condition; whatever else has a break in it is written escaped."""
+
+
+class _Writer(yaml.SafeDumper):
+    """Block style, lists indented under their keys, no aliases.
+
+    PyYAML quotes every text that YAML 1.1 would take for something else; that covers all our reader would.
+    """
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def write_yaml(ruleset: Ruleset) -> str:
+    """The document in block style; reading it gives the same ruleset."""
+    rest = msgspec.to_builtins(ruleset)
+    document = {
+        "version": ruleset.version,
+        **rest,
+        "units": {name: {"scale": unit.scale} | rest["units"][name] for name, unit in ruleset.units.items()},
+        "rules": [_in_order(rule) for rule in rest.get("rules", [])],
+    }
+    return yaml.dump(document, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=WIDTH)
+
+
+def _in_order(rule: dict[str, Any]) -> dict[str, Any]:
+    """A rule as it is told: what it is, when it applies, what it gives."""
+    actions = [{name: action[name] for name in ACTION_ORDER if name in action} for action in rule["actions"]]
+    return {name: rule[name] for name in RULE_ORDER if name in rule} | {"actions": actions}
+
+
+def _represent_text(_writer: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = None
+    if _BREAKS.search(text):
+        style = "|" if _LINES.fullmatch(text) else '"'
+    return yaml.ScalarNode("tag:yaml.org,2002:str", text, style=style)
+
+
+_Writer.add_representer(str, _represent_text)

@@ -1,0 +1,49 @@
+"""The live rulebook of a process: compiled once, followed by polling, swapped whole."""
+
+import asyncio
+from typing import Any
+
+from connect.engine.index import Rulebook
+from connect.model import Ruleset, RulesetVersion
+from connect.store.rules import live_version, read_version
+from connect.telemetry import log
+
+POLL_S = 0.5
+"""A publish elsewhere takes effect here within this, and the time to compile (2 s are promised)."""
+
+
+class LiveRules:
+    """Holds the rulebook to decide by. Deciding reads `rulebook` once a group, so a group is decided by one version."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self.rulebook = Rulebook.compile(0, Ruleset(), {})
+
+    async def refresh(self) -> None:
+        """Takes over the live version if it is another one. Raises what the database raises."""
+        async with self._pool.acquire() as connection:
+            version = await live_version(connection)
+            if version != self.rulebook.version:
+                await self.use(await read_version(connection, version))
+
+    async def use(self, published: RulesetVersion) -> None:
+        """The publishing process calls this itself, so that its next event is decided by what it just published.
+
+        Compiling happens in a thread: thousands of rules take seconds, and events come in meanwhile.
+        """
+        compiled = await asyncio.to_thread(
+            Rulebook.compile, published.version, published.document, published.rule_versions
+        )
+        if compiled.version < self.rulebook.version:
+            return  # a later publish was compiled faster
+        self.rulebook = compiled
+        log.info("rules.live", version=published.version, rules=len(published.document.rules))
+
+    async def follow(self) -> None:
+        """Runs until cancelled; a database that is away is tried again at the next tick."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                await self.refresh()
+            except Exception as error:  # a loop's tick: the old version goes on deciding
+                log.warning("rules.refresh_failed", error=repr(error))

@@ -1,0 +1,258 @@
+"""What reporters send -> one normal form of a fact, and its fingerprint.
+
+Content that means the same has the same fingerprint, however it is spelled and whichever channel it came by
+(JSON, CloudEvent, bus): the source is filled in, null and empty optional fields are left out, times are UTC, an omitted
+`occurred_at` stays omitted, an integral number is an integer. Any bytes end in a `NormalEvent` or a `ConnectError`.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, NoReturn, cast
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from connect.errors import ConnectError, EventAhead, EventTooOld, InvalidEvent, Located, NotJson, SourceMismatch
+from connect.jsonvalue import JsonObject
+from connect.model import EconomicEvent, Effects, ReportedEvent
+
+DEFAULT_SOURCE = "default"
+DEPTH_MAX = 32
+"""Nesting of `context`: deeper input overflows stacks further down."""
+INTEGER_MAX = 2**63
+SIGNIFICANT_DIGITS_MAX = 15
+"""A decimal of at most 15 significant digits survives a double and back; longer ones would change silently."""
+EXPONENT_MAX = 300
+
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+_decode_reported = msgspec.json.Decoder(ReportedEvent, float_hook=Decimal).decode
+_decode_any = msgspec.json.Decoder(float_hook=Decimal).decode
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """On what terms facts are taken from one reporter."""
+
+    bound_source: str | None = None
+    effects: Effects = "all"
+    age_max_days: int = 90
+    ahead_max_s: int = 600
+
+
+class NormalEvent(Struct, frozen=True):
+    """A fact in normal form, not yet recorded."""
+
+    event: EconomicEvent
+    fingerprint: bytes
+    context: str
+    """The context as JSON text, encoded once for the fingerprint, the column and the answer."""
+    refusal: ConnectError | None = None
+    """Why it would be refused were it new; one that is already recorded is still answered as a duplicate."""
+
+
+def decode_any(body: bytes) -> Any:
+    """Any JSON, its numbers exact (`Decimal` for what has a point or exponent). Raises `NotJson`, `InvalidEvent`."""
+    return _guarded(_decode_any, body)
+
+
+def decode_reported(body: bytes) -> ReportedEvent:
+    """One fact from JSON bytes. Raises `NotJson`, `InvalidEvent`."""
+    return _guarded(_decode_reported, body)
+
+
+def convert_reported(document: Any) -> ReportedEvent:
+    """One fact from decoded JSON. Raises `InvalidEvent`."""
+    return _guarded(_convert_reported, document)
+
+
+def _convert_reported(document: Any) -> ReportedEvent:
+    return msgspec.convert(document, ReportedEvent)
+
+
+def _guarded(decode: Any, value: Any) -> Any:
+    try:
+        return decode(value)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from error
+    except msgspec.DecodeError as error:
+        raise NotJson(f"the body is not JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise NotJson(f"the body is not UTF-8: byte {error.start} is wrong") from error
+    except RecursionError as error:
+        raise InvalidEvent(
+            f"the body nests deeper than {DEPTH_MAX} levels", errors=[Located("#", f"deeper than {DEPTH_MAX} levels")]
+        ) from error
+
+
+def pointed(error: msgspec.ValidationError) -> tuple[str, str]:
+    """msgspec's "Expected ... - at `$.a[0].b`" as a sentence and an RFC 6901 pointer."""
+    sentence, _, path = str(error).partition(" - at `$")
+    return sentence, "#" + re.sub(r"\.|\[", "/", path.rstrip("`").replace("[...]", ".*")).replace("]", "")
+
+
+def _invalid(error: msgspec.ValidationError) -> InvalidEvent:
+    sentence, pointer = pointed(error)
+    return InvalidEvent(f"{sentence} at {pointer}", errors=[Located(pointer, sentence)])
+
+
+def normalize(
+    reported: ReportedEvent, terms: Terms, now: datetime, *, extensions: Mapping[str, Any] | None = None
+) -> NormalEvent:
+    """`now`: the moment of receipt. Raises `InvalidEvent`, `SourceMismatch`."""
+    source = _source(reported, terms)
+    for name in ("external_id", "actor_user_id", "primary_subject_user_id"):
+        _plain(getattr(reported, name), f"#/{name}")
+    parties = {role: ids for role, ids in (reported.parties or {}).items() if ids}
+    for role, ids in parties.items():
+        _plain(role, f"#/parties/{role}")
+        for user_id in [ids] if isinstance(ids, str) else ids:
+            _plain(user_id, f"#/parties/{role}")
+    context = _walk(reported.context or {}, "#/context", 1)
+    try:
+        occurred_at = reported.occurred_at and reported.occurred_at.astimezone(UTC)
+    except OverflowError:
+        _refuse("#/occurred_at", "the moment lies outside the years 1 to 9999 in UTC")
+    content: JsonObject = {
+        "external_id": reported.external_id,
+        "source": source,
+        "event_type": reported.event_type,
+        "occurred_at": occurred_at,
+        "actor_user_id": reported.actor_user_id,
+        "primary_subject_user_id": reported.primary_subject_user_id,
+        "parties": parties,
+    }
+    encoded = _to_json(context)
+    fingerprint = hashlib.sha256(
+        _to_json({name: value for name, value in content.items() if value}) + b"\n" + encoded
+    ).digest()
+    with_moment: JsonObject = {**content, "occurred_at": occurred_at or now}
+    event = EconomicEvent(
+        id=event_id(source, reported.external_id, occurred_at or now),
+        received_at=now,
+        context=context,
+        extensions=dict(extensions or {}),
+        effects=terms.effects,
+        **with_moment,
+    )
+    return NormalEvent(event, fingerprint, encoded.decode(), _refusal(occurred_at, terms, now))
+
+
+def event_id(source: str, external_id: str, moment: datetime) -> UUID:
+    """A UUIDv7 (RFC 9562) whose random bits are the SHA-256 of the identity.
+
+    Time-ordered like any v7; and a fact that is sent again after a restore from a backup gets the same id, so that the
+    commands it leads to have the same bytes as before the restore (docs/decisions/0004-event-ids.md).
+    """
+    milliseconds = max(0, (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
+    digest = hashlib.sha256(f"{len(source)}:{source}{external_id}".encode()).digest()
+    bits = int.from_bytes(digest[:10], "big")
+    value = (milliseconds & (1 << 48) - 1) << 80 | bits
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+
+
+def _source(reported: ReportedEvent, terms: Terms) -> str:
+    source = reported.source or terms.bound_source or DEFAULT_SOURCE
+    _plain(source, "#/source")
+    if terms.bound_source is not None and source != terms.bound_source:
+        raise SourceMismatch(
+            f"this key reports for source {terms.bound_source!r} only, the event says {source!r}",
+            errors=[Located("#/source", f"must be {terms.bound_source!r} or left out")],
+        )
+    return source
+
+
+def _refusal(occurred_at: datetime | None, terms: Terms, now: datetime) -> ConnectError | None:
+    if occurred_at is None:
+        return None
+    if (occurred_at - now).total_seconds() > terms.ahead_max_s:
+        sentence = f"occurred_at lies more than {terms.ahead_max_s} s ahead of this server's clock ({now.isoformat()})"
+        return EventAhead(sentence, errors=[Located("#/occurred_at", sentence)])
+    if (
+        terms.effects == "all"
+        and terms.age_max_days
+        and (now - occurred_at).total_seconds() > terms.age_max_days * 86_400
+    ):
+        sentence = f"occurred_at is more than {terms.age_max_days} days ago; report history with ?effects=none"
+        return EventTooOld(sentence, errors=[Located("#/occurred_at", sentence)])
+    return None
+
+
+def _plain(text: str | None, pointer: str) -> None:
+    if text is not None and CONTROL_CHARACTERS.search(text):
+        _refuse(pointer, "control characters are not allowed here")
+
+
+def _walk(value: Any, pointer: str, depth: int) -> Any:
+    """The value with its numbers in normal form, or `InvalidEvent` naming the place."""
+    match value:
+        case str():
+            if "\0" in value:
+                _refuse(pointer, "the character U+0000 cannot be stored")
+            return value
+        case bool() | None:
+            return value
+        case int():
+            if not -INTEGER_MAX <= value < INTEGER_MAX:
+                _refuse(pointer, "an integer must lie within +-2^63; send it as a string")
+            return value
+        case Decimal():
+            return _number(value, pointer)
+        case dict():
+            _bound(depth, pointer)
+            mapping = cast("JsonObject", value)
+            for key in mapping:
+                if "\0" in key:
+                    _refuse(pointer, "the character U+0000 cannot be stored (in a key)")
+            return {key: _walk(item, f"{pointer}/{_escape(key)}", depth + 1) for key, item in mapping.items()}
+        case list():
+            _bound(depth, pointer)
+            items = cast("list[Any]", value)
+            return [_walk(item, f"{pointer}/{index}", depth + 1) for index, item in enumerate(items)]
+        case _:
+            return _refuse(pointer, f"a {type(value).__name__} is not JSON")
+
+
+def _number(value: Decimal, pointer: str) -> int | float:
+    """An integral value is an integer however it is spelled; any other may have 15 significant digits.
+
+    The exponent is looked at before any conversion: `int(Decimal("1e1000000"))` runs for tens of seconds.
+    """
+    if not value:
+        return 0
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or value.adjusted() > EXPONENT_MAX or value.adjusted() < -EXPONENT_MAX:
+        _refuse(pointer, "the number is out of range; send it as a string")
+    significant = "".join(map(str, digits)).rstrip("0")
+    if exponent + (len(digits) - len(significant)) >= 0:
+        if value.adjusted() > 19 or not -INTEGER_MAX <= int(value) < INTEGER_MAX:
+            _refuse(pointer, "an integer must lie within +-2^63; send it as a string")
+        return int(value)
+    if len(significant) > SIGNIFICANT_DIGITS_MAX:
+        _refuse(pointer, f"a number may have {SIGNIFICANT_DIGITS_MAX} significant digits; send it as a string")
+    return float(value)
+
+
+def _bound(depth: int, pointer: str) -> None:
+    if depth > DEPTH_MAX:
+        _refuse(pointer, f"deeper than {DEPTH_MAX} levels")
+
+
+def _escape(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _refuse(pointer: str, sentence: str) -> NoReturn:
+    raise InvalidEvent(f"{sentence} (at {pointer})", errors=[Located(pointer, sentence)])
+
+
+def _to_json(value: Any) -> bytes:
+    try:
+        return _encode(value)
+    except UnicodeEncodeError as error:
+        raise InvalidEvent("a text holds half of a surrogate pair", errors=[Located("#", str(error))]) from error

@@ -1,0 +1,311 @@
+"""Record once: group commit without a timer, deciding inline where that is asked for and possible.
+
+A flusher takes whatever queued up while the commit before ran. A group is one statement; if it fails, its events are
+tried one by one, so that a poison row fails alone. A 2xx is answered only from what was resolved here after a commit.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from connect import failpoint
+from connect.engine.command import encode_command
+from connect.engine.decide import State, decide
+from connect.errors import ConnectError, DatabaseUnavailable, EventConflict, InvalidEvent, Overloaded
+from connect.intake.live import LiveRules
+from connect.intake.normalize import NormalEvent
+from connect.model import EconomicEvent, RewardAction, Warning_
+from connect.store.actions import actions_of_events
+from connect.store.events import EventRow, StoredEvent, record, record_impatiently, stored_events
+from connect.telemetry import DECIDE_SECONDS, EVENTS, GROUP_COMMIT_SIZE, event_type_label, log
+
+GROUP_MAX = 500
+"""Events in one commit; throughput is flat beyond."""
+GROUP_CHARACTERS_MAX = 8 * 1024 * 1024
+"""Of context in one commit: 500 of the largest events would be a statement of 128 MiB."""
+QUEUE_CHARACTERS_MAX = 64 * 1024 * 1024
+"""Of context waiting in one process: large events fill its memory long before there are `queue_max` of them."""
+LOCKED_MAX = 3
+"""Events tried one by one that may each wait for a lock in vain; the rest of their group is told to come back."""
+UNDECIDED_FOR_S = 3.0
+"""After a lock was held too long, events are recorded undecided for this long before deciding inline is tried again."""
+RETRIES_MAX = 3
+"""Of a group that met a deadlock or a serialisation failure."""
+RETRY_AFTER_S = 1
+
+Processing = Literal["inline", "queued"]
+
+DATABASE_GONE = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    TimeoutError,
+)
+TRY_AGAIN = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+LOCKED = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
+"""lock_timeout and statement_timeout."""
+NOT_STORABLE = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+
+
+class Recorded(Struct, frozen=True, kw_only=True):
+    """What became of a reported event."""
+
+    result: Literal["created", "duplicate"]
+    event: EconomicEvent
+    actions: Sequence[RewardAction] = ()
+    warnings: Sequence[Warning_] = ()
+
+
+Answer = Recorded | ConnectError
+
+
+Identity = tuple[str, str]
+Rows = dict[Identity, EventRow]
+Warned = dict[Identity, Sequence[Warning_]]
+
+
+class _Waiting(Struct):
+    normal: NormalEvent
+    processing: Processing
+    answer: "asyncio.Future[Answer]"
+
+    @property
+    def identity(self) -> Identity:
+        return self.normal.event.source, self.normal.event.external_id
+
+
+class Recorder:
+    """The one way in: every channel submits here."""
+
+    def __init__(self, pool: Any, rules: LiveRules, *, queue_max: int = 5000) -> None:
+        self._pool = pool
+        self._rules = rules
+        self._queue_max = queue_max
+        self._waiting: list[_Waiting] = []
+        self._characters = 0
+        self._arrived = asyncio.Event()
+        self._undecided_until = 0.0
+        self._closing = False
+
+    async def submit(self, events: Iterable[NormalEvent], processing: Processing) -> list[Answer]:
+        """Answers in the order given, each after its commit. Raises `Overloaded` when the queue is full."""
+        loop = asyncio.get_running_loop()
+        batch = [_Waiting(normal, processing, loop.create_future()) for normal in events]
+        characters = sum(len(waiting.normal.context) for waiting in batch)
+        too_many = len(self._waiting) + len(batch) > self._queue_max
+        if self._closing or too_many or self._characters + characters > QUEUE_CHARACTERS_MAX:
+            raise Overloaded("too many events are waiting to be recorded; send again", retry_after_s=RETRY_AFTER_S)
+        self._waiting += batch
+        self._characters += characters
+        self._arrived.set()
+        return [await waiting.answer for waiting in batch]
+
+    async def run(self) -> None:
+        """The flusher. Ends after `close()`, when all that was taken is answered."""
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            await self._flush(self._take_group())
+
+    def _take_group(self) -> list[_Waiting]:
+        """The oldest waiting events, as many as one commit takes."""
+        count = characters = 0
+        for waiting in self._waiting[:GROUP_MAX]:
+            characters += len(waiting.normal.context)
+            if count and characters > GROUP_CHARACTERS_MAX:
+                break
+            count += 1
+        group, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._characters -= sum(len(waiting.normal.context) for waiting in group)
+        return group
+
+    def close(self) -> None:
+        self._closing = True
+        self._arrived.set()
+
+    async def _flush(self, group: list[_Waiting]) -> None:
+        """A later event of an identity in the group waits for the next flush, which finds the first one stored."""
+        firsts: dict[Identity, _Waiting] = {}
+        again = [waiting for waiting in group if firsts.setdefault(waiting.identity, waiting) is not waiting]
+        GROUP_COMMIT_SIZE.observe(len(firsts))
+        try:
+            await self._record_group(list(firsts.values()))
+        except Exception as error:  # a group's seam: its callers are told, the flusher lives on
+            log.exception("intake.flush_failed", events=len(firsts))
+            refusal = DatabaseUnavailable(f"the event could not be recorded: {error}", retry_after_s=RETRY_AFTER_S)
+            for waiting in firsts.values():
+                _resolve(waiting, refusal)
+        self._waiting[:0] = again
+        self._characters += sum(len(waiting.normal.context) for waiting in again)
+
+    async def _record_group(self, group: list[_Waiting]) -> None:
+        try:
+            await self._record(group)
+        except DATABASE_GONE as error:
+            log.warning("intake.database_unavailable", error=repr(error), events=len(group))
+            refusal = DatabaseUnavailable("the database does not answer; send again", retry_after_s=RETRY_AFTER_S)
+            for waiting in group:
+                _resolve(waiting, refusal)
+        except LOCKED:
+            await self._record_one_by_one(group)
+        except asyncpg.PostgresError as error:
+            if len(group) > 1:
+                await self._record_one_by_one(group)
+            else:
+                _resolve(group[0], _refusal(error))
+
+    async def _record_one_by_one(self, group: list[_Waiting]) -> None:
+        locked = 0
+        for waiting in group:
+            try:
+                if locked >= LOCKED_MAX:
+                    raise asyncpg.LockNotAvailableError("not tried: others of the group waited in vain")
+                await self._record([waiting])
+            except LOCKED:
+                locked += 1
+                _resolve(waiting, Overloaded("the row is locked; send again", retry_after_s=RETRY_AFTER_S))
+            except asyncpg.PostgresError as error:
+                _resolve(waiting, _refusal(error))
+
+    async def _record(self, group: list[_Waiting]) -> None:
+        """Records a group, and answers each of it by what is then stored."""
+        async with self._pool.acquire() as connection:
+            rows, warnings, fresh = await self._write(connection, group)
+            failpoint.reach("intake.after_commit")
+            created = {identity: row for identity, row in rows.items() if row.event.id in fresh}
+            old = [waiting.identity for waiting in group if waiting.identity not in created]
+            stored = await stored_events(connection, old) if old else {}
+            known = await actions_of_events(connection, [found.event.id for found in stored.values()]) if stored else {}
+        for waiting in group:
+            if row := created.get(waiting.identity):
+                _resolve(waiting, _created(row, warnings.get(waiting.identity, ())))
+            else:
+                found = stored.get(waiting.identity)
+                _resolve(waiting, _not_new(waiting.normal, found, known.get(found.event.id, []) if found else []))
+
+    async def _write(self, connection: Any, group: list[_Waiting]) -> tuple[Rows, Warned, set[UUID]]:
+        """The group's rows and which of them were new; undecided when a lock is, or was lately, held too long."""
+        undecided = time.monotonic() < self._undecided_until
+        rows, warnings = self._prepare(group, undecided=undecided)
+        write = record_impatiently if undecided else record
+        try:
+            fresh = await _with_retries(write, connection, rows)
+        except LOCKED:
+            if undecided:
+                raise
+            self._undecided_until = time.monotonic() + UNDECIDED_FOR_S
+            log.warning("intake.lock_held", events=len(rows), undecided_for_s=UNDECIDED_FOR_S)
+            rows, warnings = self._prepare(group, undecided=True)
+            fresh = await _with_retries(record_impatiently, connection, rows)
+        return rows, warnings, fresh
+
+    def _prepare(self, group: list[_Waiting], *, undecided: bool) -> tuple[Rows, Warned]:
+        """The rows of the acceptable events (the others are only looked up), decided by one rulebook."""
+        rulebook = self._rules.rulebook
+        rows: Rows = {}
+        warnings: Warned = {}
+        for waiting in group:
+            normal = waiting.normal
+            if normal.refusal is not None:
+                continue
+            rows[waiting.identity] = EventRow(normal.event, normal.fingerprint, normal.context)
+            if undecided or waiting.processing == "queued":
+                continue
+            try:
+                rows[waiting.identity], warnings[waiting.identity] = decided_row(normal, rulebook)
+            except Exception:  # one message's seam: a worker tries it alone, and its neighbours go on
+                log.exception("intake.undecidable", source=normal.event.source, external_id=normal.event.external_id)
+        return rows, warnings
+
+
+def decided_row(normal: NormalEvent, rulebook: Any) -> tuple[EventRow, Sequence[Warning_]]:
+    """Decides a fact that is about to be recorded."""
+    begun = time.perf_counter()
+    now = datetime.now(UTC)
+    decision = decide(normal.event, rulebook, State(now=now))
+    event = replace(normal.event, status="decided", ruleset_version=decision.ruleset_version, decided_at=now)
+    trace = msgspec.json.encode(decision.trace).decode()
+    actions = [(action, encode_command(event, action)) for action in decision.actions]
+    DECIDE_SECONDS.observe(time.perf_counter() - begun)
+    return EventRow(event, normal.fingerprint, normal.context, trace, actions), decision.warnings
+
+
+async def _with_retries(
+    write: Callable[[Any, Sequence[EventRow]], Awaitable[set[UUID]]], connection: Any, rows: Rows
+) -> set[UUID]:
+    if not rows:
+        return set()
+    failpoint.reach("intake.before_commit")
+    for left in reversed(range(RETRIES_MAX)):
+        try:
+            return await write(connection, list(rows.values()))
+        except TRY_AGAIN:
+            if not left:
+                raise
+    raise AssertionError
+
+
+def _created(row: EventRow, warnings: Sequence[Warning_]) -> Recorded:
+    _tell(row.event, "created", actions=len(row.actions))
+    return Recorded(result="created", event=row.event, actions=[action for action, _ in row.actions], warnings=warnings)
+
+
+def _not_new(normal: NormalEvent, found: StoredEvent | None, actions: Sequence[RewardAction]) -> Answer:
+    if found is None:
+        if normal.refusal is not None:
+            _tell(normal.event, "refused", reason=normal.refusal.code)
+            return normal.refusal
+        return Overloaded("another report of this event is in progress; send again", retry_after_s=RETRY_AFTER_S)
+    if found.fingerprint == normal.fingerprint:
+        _tell(found.event, "duplicate")
+        return Recorded(result="duplicate", event=found.event, actions=actions)
+    event = found.event
+    _tell(event, "conflict")
+    return EventConflict(
+        f"source {event.source!r} already reported external_id {event.external_id!r} with other content "
+        f"(event {event.id}); a correction is a new fact with an external_id of its own",
+        extra={"event_id": str(event.id)},
+    )
+
+
+def _tell(event: EconomicEvent, result: str, **more: object) -> None:
+    """One wide line an event, and its count. Nothing of its context: that may be personal."""
+    EVENTS.labels(event_type_label(event.event_type), result).inc()
+    log.info(
+        "event",
+        result=result,
+        id=event.id,
+        source=event.source,
+        external_id=event.external_id,
+        event_type=event.event_type,
+        status=event.status,
+        ruleset_version=event.ruleset_version,
+        **more,
+    )
+
+
+def _refusal(error: asyncpg.PostgresError) -> ConnectError:
+    if isinstance(error, NOT_STORABLE):
+        return InvalidEvent(f"the event cannot be stored: {error}")
+    log.error("intake.database_refused", error=repr(error))
+    return DatabaseUnavailable(f"the database refused: {error}", retry_after_s=RETRY_AFTER_S)
+
+
+def _resolve(waiting: _Waiting, answer: Answer) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_result(answer)

@@ -1,0 +1,52 @@
+"""Connections to PostgreSQL with Connect's codecs: jsonb as plain values, numeric as decimal strings."""
+
+from typing import Any
+
+import asyncpg
+import msgspec
+
+LOCK_TIMEOUT_S = 1
+"""What waits longer for a row is committed undecided (202) and decided later by a worker."""
+IDLE_IN_TRANSACTION_TIMEOUT_S = 10
+"""The server ends a transaction whose process was stopped in the middle, so its locks do not outlive it for long."""
+STATEMENT_TIMEOUT_S = 30
+
+Connection = Any
+"""An asyncpg connection or what a pool lends in its place (their stubs differ in a type parameter)."""
+
+_encode_json = msgspec.json.Encoder(decimal_format="number").encode
+_decode_json = msgspec.json.Decoder().decode
+
+
+class RawJson(str):
+    """JSON text that is already encoded: it goes to a jsonb column as it is."""
+
+    __slots__ = ()
+
+
+def _to_jsonb(value: Any) -> str:
+    return value if isinstance(value, RawJson) else _encode_json(value).decode()
+
+
+async def set_codecs(connection: "asyncpg.Connection[Any]") -> None:
+    await connection.set_type_codec("jsonb", encoder=_to_jsonb, decoder=_decode_json, schema="pg_catalog")
+    await connection.set_type_codec("numeric", encoder=str, decoder=str, schema="pg_catalog", format="text")
+
+
+async def open_pool(url: str, *, size_max: int = 10, size_min: int = 1, name: str = "connect") -> "asyncpg.Pool[Any]":
+    """Opens a pool on `url` (postgresql://...). Raises asyncpg's and OS errors when the server does not answer."""
+    return await asyncpg.create_pool(
+        url,
+        min_size=size_min,
+        max_size=size_max,
+        init=set_codecs,
+        command_timeout=STATEMENT_TIMEOUT_S + 5,
+        server_settings={
+            "application_name": name,
+            "timezone": "UTC",
+            "jit": "off",
+            "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+            "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
+            "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+        },
+    )

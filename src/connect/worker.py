@@ -1,0 +1,121 @@
+"""The worker: the loops that decide and dispatch, a small HTTP port for probes, signals and a graceful drain.
+
+The composition root of the worker process. Any number of workers may run: claims never collide.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import Any, Literal
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from connect.config import Settings
+from connect.dispatch.dispatcher import Dispatcher
+from connect.errors import SettingsError
+from connect.intake.backlog import Backlog
+from connect.intake.live import LiveRules
+from connect.store.claims import due_by_target
+from connect.store.migrate import migrations, schema_version
+from connect.store.pool import open_pool
+from connect.store.processes import heartbeat
+from connect.telemetry import DUE_ACTIONS, OLDEST_DUE_AGE, log
+
+Role = Literal["decide", "dispatch"]
+ROLES: tuple[Role, ...] = ("decide", "dispatch")
+GAUGES_EVERY_S = 5.0
+
+
+def parse_roles(text: str) -> list[Role]:
+    """`decide,dispatch`. Raises `SettingsError` naming the known ones."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names or any(name not in ROLES for name in names):
+        raise SettingsError(f"roles must be some of {', '.join(ROLES)}, separated by commas, not {text!r}")
+    return [role for role in ROLES if role in names]
+
+
+async def run_worker(settings: Settings, database_url: str, roles: Sequence[Role], *, host: str, port: int) -> None:
+    """Runs until SIGTERM or SIGINT, then drains: claims no more, finishes and settles what is in flight, and leaves."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    pool = await open_pool(database_url, size_max=settings.pool_size, name="connect-worker")
+    rules = LiveRules(pool)
+    try:
+        await rules.refresh()
+        async with _probes(pool, host, port) as bound, heartbeat(pool, "worker", lambda: rules.rulebook.version):
+            log.info("worker.started", roles=list(roles), port=bound, targets=sorted(settings.targets))
+            await _run_loops(settings, pool, rules, roles, stop)
+    finally:
+        await pool.close()
+    log.info("worker.stopped")
+
+
+async def _run_loops(
+    settings: Settings, pool: Any, rules: LiveRules, roles: Sequence[Role], stop: asyncio.Event
+) -> None:
+    """Role loops end by `stop`; the followers are cancelled when the last of them has drained."""
+    loops: list[Coroutine[Any, Any, None]] = []
+    if "decide" in roles:
+        loops.append(Backlog(pool, rules).run(stop))
+    if "dispatch" in roles:
+        loops.append(Dispatcher(pool, settings.targets).run(stop))
+    followers = [asyncio.create_task(rules.follow()), asyncio.create_task(_measure(pool, settings))]
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in loops:
+                group.create_task(each)
+    finally:
+        for follower in followers:
+            follower.cancel()
+        await asyncio.gather(*followers, return_exceptions=True)
+
+
+async def _measure(pool: Any, settings: Settings) -> None:
+    """Keeps the database-wide gauges; targets that have nothing due read zero."""
+    while True:
+        try:
+            async with pool.acquire() as connection:
+                due = await due_by_target(connection)
+            for target in {*settings.targets, *due}:
+                DUE_ACTIONS.labels(target).set(due[target].due if target in due else 0)
+                OLDEST_DUE_AGE.labels(target).set(due[target].oldest_age_s if target in due else 0)
+        except Exception as error:  # a loop's tick
+            log.warning("worker.gauges_failed", error=repr(error))
+        await asyncio.sleep(GAUGES_EVERY_S)
+
+
+@contextlib.asynccontextmanager
+async def _probes(pool: Any, host: str, port: int) -> AsyncGenerator[int]:
+    """/healthz, /readyz and /metrics on a port of its own; gives the port that was bound."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        try:
+            async with pool.acquire(timeout=2) as connection:
+                version = await schema_version(connection)
+        except Exception as error:  # a probe answers whatever happens
+            return web.json_response({"status": "unready", "reason": f"database: {error!r}"}, status=503)
+        ready = version == migrations()[-1][0]
+        return web.json_response(
+            {"status": "ready" if ready else "unready", "schema": version}, status=200 if ready else 503
+        )
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, host, port)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,263 @@
+"""Reporting facts over HTTP, as the contract says and as hostile clients do."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.api.conftest import EXAMPLE
+from tests.conftest import eventually
+from tests.serving import KEY, Api, serving
+
+
+def event(external_id: str, **fields: Any) -> dict[str, Any]:
+    return {**EXAMPLE, "external_id": external_id, **fields}
+
+
+async def test_the_contracts_example_earns_its_cashback(api: Api) -> None:
+    reply = await api.post("/internal/events", EXAMPLE)
+    assert reply.status == 201
+    body = reply.json
+    assert reply.headers["Location"] == f"/internal/events/{body['event']['id']}"
+    assert (body["duplicate"], body["warnings"]) == (False, [])
+    [action] = body["actions"]
+    assert (action["user_id"], action["amount"], action["unit"], action["target"], action["status"]) == (
+        "u1",
+        "259",
+        "points",
+        "points",
+        "pending",
+    )
+    assert body["event"] == {
+        **EXAMPLE,
+        **{name: body["event"][name] for name in ("id", "received_at", "decided_at", "ruleset_version")},
+        "status": "decided",
+        "effects": "all",
+        "extensions": {},
+    }
+
+
+async def test_a_repeat_answers_the_stored_event_and_its_actions(api: Api) -> None:
+    first = (await api.post("/internal/events", EXAMPLE)).json
+    reply = await api.post("/internal/events", EXAMPLE)
+    assert (reply.status, reply.json["duplicate"]) == (200, True)
+    assert reply.json["event"] == first["event"]
+    assert [action["id"] for action in reply.json["actions"]] == [action["id"] for action in first["actions"]]
+
+
+async def test_other_content_is_a_conflict_that_names_the_stored_event(api: Api) -> None:
+    first = (await api.post("/internal/events", EXAMPLE)).json
+    reply = await api.post("/internal/events", event("order-1001", actor_user_id="u9"))
+    assert (reply.status, reply.headers["Content-Type"].split(";")[0]) == (409, "application/problem+json")
+    assert (reply.json["code"], reply.json["event_id"], reply.json["type"]) == (
+        "event_conflict",
+        first["event"]["id"],
+        "/problems/event_conflict",
+    )
+    assert (await api.get("/problems/event_conflict")).status == 200
+
+
+async def test_fifty_reports_at_once_to_two_servers_make_one_set_of_actions(api: Api, database_url: str) -> None:
+    async with serving(database_url, event_age_max_days=0) as other:
+        await eventually(lambda: other.runtime.rules.rulebook.version)
+        replies = await asyncio.gather(*((api, other)[n % 2].post("/internal/events", EXAMPLE) for n in range(50)))
+    assert sorted(reply.status for reply in replies) == [200] * 49 + [201]
+    assert len({reply.json["actions"][0]["id"] for reply in replies}) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "code"),
+    [
+        (b"", {}, 400, "not_json"),
+        (b"{", {}, 400, "not_json"),
+        (b"[]", {}, 422, "event_invalid"),
+        (b"{}", {}, 422, "event_invalid"),
+        (b'{"external_id":"a","event_type":"x","extra":1}', {}, 422, "event_invalid"),
+        (b'{"external_id":"a","event_type":"x","context":{"a":"\\u0000"}}', {}, 422, "event_invalid"),
+        (b'{"external_id":"a","event_type":"x","context":{"a":1e1000000}}', {}, 422, "event_invalid"),
+        (b'{"external_id":"a","event_type":"x","context":{"a":18446744073709551616}}', {}, 422, "event_invalid"),
+        (b'{"external_id":"a","event_type":"x","occurred_at":"2999-01-01T00:00:00Z"}', {}, 422, "event_in_future"),
+        (b'{"external_id":"a","event_type":"x"}', {"Content_Type": "text/plain"}, 415, "media_type_refused"),
+        (b'{"external_id":"a","event_type":"x"}', {"Content_Encoding": "gzip"}, 415, "media_type_refused"),
+        (b'{"external_id":"' + b"x" * 262144 + b'"}', {}, 413, "body_too_large"),
+        (
+            b'{"external_id":"a","event_type":"x","context":{"a":' + b"[" * 4000 + b"]" * 4000 + b"}}",
+            {},
+            422,
+            "event_invalid",
+        ),
+    ],
+)
+async def test_hostile_input_is_told_what_is_wrong_and_burns_no_identity(
+    api: Api, body: bytes, headers: dict[str, str], status: int, code: str
+) -> None:
+    reply = await api.post("/internal/events", raw=body, **headers)
+    assert (reply.status, reply.json["code"]) == (status, code)
+    assert (await api.get("/internal/events")).json["items"] == []
+
+
+async def test_an_old_event_is_refused_unless_it_is_history(database_url: str) -> None:
+    async with serving(database_url) as api:
+        old = event("old", occurred_at="2020-01-01T00:00:00Z")
+        refused = await api.post("/internal/events", old)
+        assert (refused.status, refused.json["code"]) == (422, "event_too_old")
+        history = await api.post("/internal/events?effects=none", old)
+        assert (history.status, history.json["actions"], history.json["event"]["effects"]) == (201, [], "none")
+
+
+async def test_a_client_may_ask_not_to_wait_for_the_decision(api: Api) -> None:
+    reply = await api.post("/internal/events", EXAMPLE, Prefer="respond-async")
+    assert (reply.status, reply.headers["Preference-Applied"]) == (202, "respond-async")
+    assert "actions" not in reply.json
+    shown = (await api.get(reply.headers["Location"])).json
+    assert (shown["event"]["status"], shown["actions"]) == ("received", [])
+
+
+async def test_a_mistyped_type_is_told_the_nearest_known_one(api: Api) -> None:
+    reply = await api.post("/internal/events", event("e1", event_type="purchase.complete"))
+    assert reply.status == 201
+    [warning] = reply.json["warnings"]
+    assert (warning["code"], warning["nearest"]) == ("no_rule_for_type", "purchase.completed")
+
+
+async def test_a_missing_field_is_told_with_its_rule_and_line(api: Api) -> None:
+    reply = await api.post("/internal/events", event("e1", context={"currency": "EUR"}))
+    [warning] = reply.json["warnings"]
+    assert (warning["code"], warning["rule"], warning["line"], warning["field"]) == (
+        "field_missing",
+        "cashback-2",
+        2,
+        "context.amount_minor",
+    )
+
+
+async def test_the_trace_says_which_line_failed_on_what_value(api: Api) -> None:
+    reply = await api.post("/internal/events", event("e1", context={"currency": "USD", "amount_minor": 5000}))
+    [rule] = (await api.get(f"{reply.headers['Location']}/trace")).json["rules"]
+    assert (rule["rule"], rule["outcome"], rule["line"], rule["text"]) == (
+        "cashback-2",
+        "not_matched",
+        1,
+        'context.currency == "EUR"',
+    )
+    assert rule["values"] == {"context.currency": "USD"}
+
+
+async def test_a_batch_answers_each_item_in_order(api: Api) -> None:
+    batch = [
+        event("b1"),
+        event("b1"),
+        event("b1", actor_user_id="other"),
+        {"external_id": "b2"},
+        event("b3", event_type="other"),
+    ]
+    reply = await api.post("/internal/events/batch", batch)
+    assert reply.status == 200
+    results = reply.json["results"]
+    assert [result["status"] for result in results] == ["created", "duplicate", "conflict", "invalid", "created"]
+    assert [result["actions"] for result in results] == [1, 1, 0, 0, 0]
+    assert [result["external_id"] for result in results] == ["b1", "b1", "b1", "b2", "b3"]
+    assert {name: reply.json[name] for name in ("created", "duplicate", "conflict", "invalid", "unavailable")} == {
+        "created": 2,
+        "duplicate": 1,
+        "conflict": 1,
+        "invalid": 1,
+        "unavailable": 0,
+    }
+
+
+async def test_a_batch_comes_wrapped_or_as_lines_too(api: Api) -> None:
+    wrapped = await api.post("/internal/events/batch", {"events": [event("w1")]})
+    lines = b"\n".join([msgspec.json.encode(event("n1")), b"not json", b"", msgspec.json.encode(event("n2"))])
+    ndjson = await api.post("/internal/events/batch", raw=lines, Content_Type="application/x-ndjson")
+    assert wrapped.json["created"] == 1
+    assert [result["status"] for result in ndjson.json["results"]] == ["created", "invalid", "created"]
+
+
+async def test_a_batch_that_is_too_large_or_no_list_is_refused_whole(api: Api) -> None:
+    assert (await api.post("/internal/events/batch", [{}] * 1001)).status == 413
+    assert (await api.post("/internal/events/batch", raw=b" " * (4 * 1024 * 1024 + 1))).status == 413
+    assert (await api.post("/internal/events/batch", {"event": []})).status == 422
+    assert (await api.post("/internal/events/batch", [])).json["results"] == []
+
+
+async def test_cloudevents_come_structured_batched_and_binary(api: Api) -> None:
+    data = {name: EXAMPLE[name] for name in ("actor_user_id", "context")}
+    attributes = {"specversion": "1.0", "id": "c1", "source": "shop", "type": "purchase.completed"}
+    structured = await api.post(
+        "/internal/events",
+        raw=msgspec.json.encode({**attributes, "traceparent": "x", "data": data}),
+        Content_Type="application/cloudevents+json; charset=utf-8",
+    )
+    batched = await api.post(
+        "/internal/events",
+        raw=msgspec.json.encode([{**attributes, "id": "c2", "data": data}, {"id": "bad"}]),
+        Content_Type="application/cloudevents-batch+json",
+    )
+    binary = await api.post(
+        "/internal/events", data, ce_specversion="1.0", ce_id="c1", ce_source="shop", ce_type="purchase.completed"
+    )
+    assert (structured.status, structured.json["event"]["extensions"]) == (201, {"traceparent": "x"})
+    assert [result["status"] for result in batched.json["results"]] == ["created", "invalid"]
+    assert (binary.status, binary.json["duplicate"]) == (200, True)
+
+
+async def test_lists_are_paged_newest_first_and_filtered(api: Api) -> None:
+    await api.post("/internal/events/batch", [event(f"e{n}", actor_user_id=f"u{n % 2}") for n in range(7)])
+    seen: list[str] = []
+    path = "/internal/events?limit=3&actor_user_id=u0&actor_user_id=u1"
+    page: dict[str, Any] = {"next_cursor": ""}
+    while page["next_cursor"] is not None:
+        page = (await api.get(path + (f"&cursor={page['next_cursor']}" if page["next_cursor"] else ""))).json
+        seen += [item["external_id"] for item in page["items"]]
+    assert sorted(seen) == [f"e{n}" for n in range(7)]
+    assert len((await api.get("/internal/events?actor_user_id=u1")).json["items"]) == 3
+    assert len((await api.get("/internal/events?external_id=e3&source=shop")).json["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=501",
+        "limit=x",
+        "cursor=nonsense",
+        "since=yesterday",
+        "colour=red",
+        "status=odd",
+        "event_type=%00",
+    ],
+)
+async def test_a_wrong_query_is_told(api: Api, query: str) -> None:
+    assert (await api.get(f"/internal/events?{query}")).status in {400, 422}
+
+
+async def test_bulk_replay_counts_first_and_refuses_another_count(api: Api) -> None:
+    await api.post("/internal/events/batch", [event(f"e{n}") for n in range(5)])
+    chosen = {"filter": {"source": ["shop"]}}
+    assert (await api.post("/internal/events/replay", {**chosen, "dry_run": True})).json == {"matched": 5}
+    changed = await api.post("/internal/events/replay", {**chosen, "expect": 4})
+    assert (changed.status, changed.json["matched"]) == (409, 5)
+    assert (await api.post("/internal/events/replay", {**chosen, "expect": 5})).json["replayed"] == 5
+    assert (await api.post("/internal/events/replay", {"filter": {}, "dry_run": True})).status == 422
+    assert len((await api.get("/internal/reward-actions")).json["items"]) == 5
+
+
+async def test_a_flood_over_the_queue_is_shed_with_a_word_on_when_to_come_back(database_url: str) -> None:
+    async with serving(database_url, queue_max=1) as api:
+        reply = await api.post("/internal/events/batch", [event(f"e{n}") for n in range(2)])
+    assert (reply.status, reply.headers["Retry-After"], reply.json["code"]) == (503, "1", "overloaded")
+
+
+async def test_a_key_may_make_so_many_requests_a_second(database_url: str) -> None:
+    async with serving(database_url, rate_per_key=5) as api:
+        replies = await asyncio.gather(*(api.get("/internal/events") for _ in range(20)))
+    limited = [reply for reply in replies if reply.status == 429]
+    assert len(limited) >= 10
+    assert limited[0].headers["Retry-After"] == "1"
+
+
+async def test_no_secret_is_ever_answered(api: Api) -> None:
+    for path in ("/metrics", "/openapi.json", "/internal/rules", "/readyz"):
+        assert KEY.encode() not in (await api.get(path)).body

@@ -1,0 +1,136 @@
+"""What every test may use: a real database of its own, and a way to wait for what must come true."""
+
+import asyncio
+import inspect
+import os
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from connect.store.embedded import EmbeddedPostgres
+from connect.store.migrate import migrate
+from connect.store.pool import open_pool
+
+LOCAL_POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
+
+
+async def eventually(check: Callable[[], Any], timeout_s: float = 10, every_s: float = 0.02) -> Any:
+    """Waits until `check` (sync or async) gives something true, and returns it; fails with its last answer."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = check()
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {timeout_s} s; last answer: {answer!r}"
+        await asyncio.sleep(every_s)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _answers(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 5432), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def embedded_url() -> Iterator[str]:
+    """One embedded PostgreSQL a test process; its folder goes with it."""
+    with tempfile.TemporaryDirectory(prefix="connect-test-") as home:
+        server = asyncio.run(EmbeddedPostgres.start(Path(home)))
+        try:
+            asyncio.run(_hasten(server.url))
+            yield server.url
+        finally:
+            asyncio.run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def external_url(embedded_url: str) -> str:
+    """A PostgreSQL that runs beside us (CONNECT_TEST_POSTGRES_URL or the standard port), else the embedded one."""
+    url = os.environ.get("CONNECT_TEST_POSTGRES_URL", LOCAL_POSTGRES)
+    return url if _answers(url) else embedded_url
+
+
+async def _hasten(url: str) -> None:
+    """What dies in tests are processes, never the machine: the server need not wait for the disk."""
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(url)
+    for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+        await connection.execute(f"ALTER SYSTEM SET {setting} = off")
+    await connection.execute("SELECT pg_reload_conf()")
+    await connection.close()
+
+
+async def _create_database(server_url: str, template: str = "template1") -> str:
+    name = f"connect_test_{secrets.token_hex(6)}"
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(server_url)
+    await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    await connection.close()
+    parts = urlsplit(server_url)
+    return urlunsplit(parts._replace(path=f"/{name}"))
+
+
+async def _drop_database(server_url: str, url: str) -> None:
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(server_url)
+    await connection.execute(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
+    await connection.close()
+
+
+@pytest.fixture
+async def empty_database_url(embedded_url: str) -> AsyncIterator[str]:
+    url = await _create_database(embedded_url)
+    yield url
+    await _drop_database(embedded_url, url)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(embedded_url: str) -> str:
+    """The name of a database at the newest schema, to be copied: that is much faster than migrating each."""
+
+    async def make() -> str:
+        url = await _create_database(embedded_url)
+        await migrate(url)
+        return urlsplit(url).path[1:]
+
+    return asyncio.run(make())
+
+
+@pytest.fixture
+async def database_url(embedded_url: str, migrated_template: str) -> AsyncIterator[str]:
+    """A database of this test's own at the newest schema, on the embedded PostgreSQL."""
+    url = await _create_database(embedded_url, migrated_template)
+    yield url
+    await _drop_database(embedded_url, url)
+
+
+@pytest.fixture
+async def external_database_url(external_url: str) -> AsyncIterator[str]:
+    """The same on the PostgreSQL that runs beside us."""
+    url = await _create_database(external_url)
+    await migrate(url)
+    yield url
+    await _drop_database(external_url, url)
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator["asyncpg.Pool[Any]"]:
+    pool = await open_pool(database_url)
+    yield pool
+    await pool.close()
