@@ -33,6 +33,7 @@ rules:
         unit: points
         hold: 14d
         params: { reason: cashback, order: =context.order_id }
+    limits: [ { per: recipient, every: month, amount: 50000 } ]
 """
 ACTIONS = "[ { target: points, command: credit, recipient: actor, amount: 1, unit: points } ]"
 RULE = f"{{ key: r, event_type: e, actions: {ACTIONS} }}"
@@ -213,12 +214,12 @@ def test_an_amount_inside_braces_is_told_with_its_quoted_form(amount: str, expec
     ("change", "says", "expected"),
     [
         (
-            ("    priority: 100", "    limits: [ { per: actor } ]"),
-            "does not know `limits`",
-            ("#/rules/0/limits", 12, 5),
+            ("    priority: 100", "    limit: [ { per: actor } ]"),
+            "did you mean `limits`?",
+            ("#/rules/0/limit", 12, 5),
         ),
         (("    priority: 100", "    priorty: 100"), "did you mean `priority`?", ("#/rules/0/priorty", 12, 14)),
-        (("units:", "budgets: {}\nunits:"), "does not know `budgets`", ("#/budgets", 3, 1)),
+        (("units:", "budget: {}\nunits:"), "did you mean `budgets`?", ("#/budget", 3, 1)),
         (("hold: 14d", "hold: 14 days"), "such as 14d", ("#/rules/0/actions/0/hold", 24, 15)),
         (("enabled: true", "enabled: on"), "true or false", ("#/rules/0/enabled", 9, 14)),
         (("  - key: cashback-2\n    name", "  - name"), "`key` is required", ("#/rules/0", 6, 5)),

@@ -10,8 +10,11 @@ from connect.model import Ruleset, Unit
 from tests.engine.examples import UNITS, each, effect, rule
 
 
+LIMITS = [{"per": "recipient", "every": "day", "uses": 1}]
+
+
 def problems(action: dict[str, Any] | None = None, **fields: Any) -> list[RuleProblem]:
-    return check_rule(rule(actions=[action] if action else None, **fields), Ruleset(units=UNITS))
+    return check_rule(rule(actions=[action] if action else None, **{"limits": LIMITS, **fields}), Ruleset(units=UNITS))
 
 
 @pytest.mark.parametrize(
@@ -26,7 +29,7 @@ def problems(action: dict[str, Any] | None = None, **fields: Any) -> list[RulePr
         (effect(amount=" * ".join(["999999999999999"] * 5)), "more than 60 digits", "/amount", "error"),
         (effect(amount=0), "never gives", "/amount", "warning"),
         (effect(amount="context.a +"), "", "/amount", "error"),
-        (effect(amount="variant.rate * 2", round="down"), "does not know variant", "/amount", "error"),
+        (effect(amount="variant.rate * 2", round="down"), "this rule has no variants", "/amount", "error"),
         (effect(unit="coins"), "declared: points, token, money", "/unit", "warning"),
         (effect(recipient="everyone"), "actor, subject or parties.<role>", "/recipient", "error"),
         (effect(recipient="parties."), "actor, subject or parties.<role>", "/recipient", "error"),
@@ -62,7 +65,7 @@ START = "2026-01-02T00:00:00Z"
         ({"starts_at": "2026-01-02T00:00:00Z", "ends_at": "2026-01-02T01:00:00+01:00"}, "ends before", "#/ends_at"),
         ({"condition": "context.a ="}, "", "#/condition"),
         ({"condition": ["true", "contxt.a == 1"]}, "unknown name contxt", "#/condition/1"),
-        ({"condition": "counters.purchases == 10"}, "does not know counters", "#/condition"),
+        ({"condition": "counters.purchases == 10"}, "no counter is called purchases", "#/condition"),
     ],
 )
 def test_what_a_rule_says_is_checked(fields: dict[str, Any], says: str, pointer: str):
@@ -77,14 +80,14 @@ def test_a_good_rule_has_no_problems():
 
 
 def test_effects_of_a_rule_need_keys_of_their_own():
-    twice = rule(actions=[effect(), effect(recipient="subject")])
+    twice = rule(limits=LIMITS, actions=[effect(), effect(recipient="subject")])
     assert [problem.pointer for problem in check_rule(twice, Ruleset(units=UNITS))] == ["#/actions/1"]
-    named = rule(actions=[effect(), effect(recipient="subject", key="for-subject")])
+    named = rule(limits=LIMITS, actions=[effect(), effect(recipient="subject", key="for-subject")])
     assert check_rule(named, Ruleset(units=UNITS)) == []
 
 
 def test_keys_of_rules_are_theirs_alone():
-    (problem,) = check_ruleset(Ruleset(units=UNITS, rules=[rule("a"), rule("b"), rule("a")]))
+    (problem,) = check_ruleset(Ruleset(units=UNITS, rules=[rule(key, limits=LIMITS) for key in "aba"]))
     assert (problem.pointer, problem.message.split(":")[0]) == ("#/rules/2/key", "rule 1 has the key a already")
 
 
@@ -101,7 +104,10 @@ def test_the_timezone_is_one_there_is(timezone: str, expected: list[str]):
 
 
 HEAD = "units: { points: {} }\nrules:\n  - key: r\n    event_type: e\n"
-TAIL = "    actions: [ { target: points, command: credit, recipient: actor, amount: 1, unit: points } ]\n"
+TAIL = """\
+    limits: [ { per: recipient, every: day, uses: 1 } ]
+    actions: [ { target: points, command: credit, recipient: actor, amount: 1, unit: points } ]
+"""
 
 
 @pytest.mark.parametrize(
@@ -131,7 +137,7 @@ def test_an_expression_in_params_has_its_place_behind_the_equals_sign():
         read_and_check(HEAD + TAIL.replace("unit: points", "unit: points, params: { a: =contxt.a }"))
     (error,) = caught.value.errors
     assert (HEAD + TAIL).count("\n") == error.line
-    line = TAIL.replace("unit: points", "unit: points, params: { a: =contxt.a }")
+    line = TAIL.replace("unit: points", "unit: points, params: { a: =contxt.a }").splitlines()[-1]
     assert error.column == line.index("contxt") + 1
 
 
@@ -143,12 +149,13 @@ def test_without_a_document_the_place_is_that_in_the_expression():
 def test_warnings_refuse_nothing():
     ruleset, warnings = read_and_check((HEAD + TAIL).replace("units: { points: {} }\n", ""))
     assert [(problem.severity, problem.pointer, problem.line) for problem in warnings] == [
-        ("warning", "#/rules/0/actions/0/unit", 4)
+        ("warning", "#/rules/0/actions/0/unit", 5)
     ]
     assert ruleset.units == {}
 
 
 def test_a_rule_is_checked_in_the_ruleset_it_is_to_stand_in():
-    other = convert_rule({"key": "r", "event_type": "e", "actions": [effect(amount="0.5", unit="coins")]})
+    action = effect(amount="0.5", unit="coins")
+    other = convert_rule({"key": "r", "event_type": "e", "actions": [action], "limits": LIMITS})
     assert [problem.pointer for problem in check_rule(other, Ruleset())] == ["#/actions/0/unit", "#/actions/0/amount"]
     assert check_rule(other, Ruleset(units={"coins": Unit(scale=1)})) == []

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import inspect
 
 from connect import model
-from connect.engine.ruleset.document import DEPTH_MAX, INTEGER_MAX, UNSTORABLE, Plain
+from connect.engine.ruleset.document import DEPTH_MAX, INTEGER_MAX, UNSTORABLE, Plain, quotes_json
 from connect.engine.ruleset.positions import child
 from connect.errors import InvalidRuleset, Located
 from connect.model import RewardRule, Ruleset
@@ -29,8 +29,15 @@ _WANTED: Final = {
     _pattern(model.RuleKey): "a key of letters, digits, `_`, `.` and `-` (at most 128), such as cashback-2",
     _pattern(model.Symbol): "a name of letters, digits, `_` and `-` that starts with a letter (at most 64)",
     _pattern(model.EventPattern): "an event type such as purchase.completed, or a prefix such as purchase.*",
+    _pattern(model.EventType): "an event type such as purchase.completed",
     _pattern(model.Duration): "a number and one of s, m, h, d, w, such as 14d",
+    _pattern(model.Party): "actor, subject or parties.<role>",
+    _pattern(model.Per): "recipient, actor, subject, parties.<role> or rule",
+    r"^[0-9]+(\.[0-9]+)? [A-Z]{3}\Z": "an amount and a currency, such as 0.01 EUR",
+    r"^[a-z][a-z0-9_]{0,31}\Z": "a name of small letters, digits and `_` that starts with a letter (at most 32)",
+    r"^[a-z][a-z0-9_]{0,63}\Z": "a name of small letters, digits and `_` that starts with a letter (at most 64)",
 }
+"""What a pattern of the model asks for, in words; a test holds it against all of them."""
 _Read = TypeVar("_Read", Ruleset, RewardRule)
 
 
@@ -72,7 +79,7 @@ def _plain(data: object, pointer: str, depth: int, faults: list[Located]) -> Pla
             if UNSTORABLE.search(data):
                 faults.append(Located(pointer, "the text holds a character that cannot be stored (NUL or half a pair)"))
         case Decimal() | float():
-            return str(data)
+            return float(data) if quotes_json(pointer) else str(data)
         case int():
             if abs(data) > INTEGER_MAX:
                 faults.append(Located(pointer, f'the number is beyond +-2^63: quote it, "{data}"'))
@@ -98,6 +105,7 @@ def _faults(value: Plain, wanted: inspect.Type, pointer: str) -> Iterator[Locate
         case inspect.ListType() if isinstance(value, list):
             yield from _faults_of_list(value, wanted, pointer)
         case inspect.DictType() if isinstance(value, dict):
+            yield from _faults_of_length(value, wanted, pointer)
             for key, entry in value.items():
                 yield from _faults(key, wanted.key_type, child(pointer, key))
                 yield from _faults(entry, wanted.value_type, child(pointer, key))
@@ -123,11 +131,17 @@ def _faults_of_struct(value: dict[str, Plain], wanted: inspect.StructType, point
             yield Located(pointer, f"`{key}` is required")
 
 
-def _faults_of_list(value: list[Plain], wanted: inspect.ListType, pointer: str) -> Iterator[Located]:
+def _faults_of_length(
+    value: list[Plain] | dict[str, Plain], wanted: inspect.ListType | inspect.DictType, pointer: str
+) -> Iterator[Located]:
     if wanted.min_length is not None and len(value) < wanted.min_length:
         yield Located(pointer, f"must hold at least {wanted.min_length}")
     if wanted.max_length is not None and len(value) > wanted.max_length:
         yield Located(pointer, f"holds {len(value)}, {wanted.max_length} is the most")
+
+
+def _faults_of_list(value: list[Plain], wanted: inspect.ListType, pointer: str) -> Iterator[Located]:
+    yield from _faults_of_length(value, wanted, pointer)
     for place, item in enumerate(value):
         yield from _faults(item, wanted.item_type, child(pointer, place))
 
@@ -150,6 +164,8 @@ def _same_shape(value: Plain, wanted: inspect.Type) -> bool:
             return isinstance(wanted, inspect.BoolType)
         case int():
             return isinstance(wanted, inspect.IntType)
+        case float():
+            return isinstance(wanted, inspect.FloatType)
         case str():
             return isinstance(wanted, inspect.StrType | inspect.LiteralType | inspect.DateTimeType)
         case list():

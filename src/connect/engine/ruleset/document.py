@@ -2,7 +2,8 @@
 
 YAML as economists mean it: `true`, `false`, `null` and whole numbers in decimal digits are read as such (YAML 1.2's
 core, without octal, hexadecimal and floats); everything else is text: `on`, `NO`, `010`, `1_000`, `12:30`, `0.02`,
-`2026-09-01`, `0xfee`. A key that stands twice is refused, and so are tags, anchors and aliases,
+`2026-09-01`, `0xfee`. Only where a document quotes JSON, in the context of a test's event and in a schema, is `0.02`
+the number that a reporter would send. A key that stands twice is refused, and so are tags, anchors and aliases,
 which rules do not need. JSON is YAML's flow style, and read by the same code.
 """
 
@@ -35,12 +36,15 @@ DEPTH_MAX: Final = 32
 """Of lists and objects in each other, as in an event's context."""
 INTEGER_MAX: Final = 2**63 - 1
 
-Plain: TypeAlias = "str | int | bool | list[Plain] | dict[str, Plain] | None"
+Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
 
 _LOADER: Final[Any] = getattr(
     yaml, "CSafeLoader", yaml.SafeLoader
 )  # libyaml where PyYAML was built with it: 16x faster
 _INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
+_FRACTION: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+([eE][-+]?[0-9]{1,2})?|[eE][-+]?[0-9]{1,2})", re.ASCII)
+_JSON: Final = re.compile(r"#/(tests/[0-9]+/given/[0-9]+/context|schemas/[^/]+)/")
+"""Where a document quotes JSON, whose numbers may have fractions."""
 _WORDS: Final[dict[str, bool | None]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -48,6 +52,11 @@ _WORDS: Final[dict[str, bool | None]] = {
 }
 UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _PAIRED_ESCAPES: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
+
+
+def quotes_json(pointer: str) -> bool:
+    """Whether a number with a fraction stands there as one, and not as text."""
+    return pointer.startswith(("#/tests/", "#/schemas/")) and _JSON.match(pointer) is not None
 
 
 class Document(Struct, frozen=True):
@@ -168,7 +177,7 @@ class _Builder:
             before = inner
         return entries
 
-    def _scalar(self, event: ScalarEvent, pointer: str, *, flow: bool) -> str | int | bool | None:
+    def _scalar(self, event: ScalarEvent, pointer: str, *, flow: bool) -> str | int | float | bool | None:
         text = str(event.value)
         style = str(event.style or "")
         self.positions.values[pointer] = _place(event, style, flow=flow)
@@ -179,7 +188,7 @@ class _Builder:
         if text in _WORDS:
             return _WORDS[text]
         if _INTEGER.fullmatch(text) is None:
-            return text
+            return float(text) if _FRACTION.fullmatch(text) and quotes_json(pointer) else text
         if len(text) > 20 or abs(int(text)) > INTEGER_MAX:
             self._refuse(event, pointer, f'the number is beyond +-2^63: quote it, "{text[:80]}"')
             return text

@@ -11,8 +11,14 @@ from connect.model import Ruleset
 WIDTH: Final = 1_000_000
 """No line is folded: an expression stays on its line, however long."""
 
+DOCUMENT_ORDER: Final = tuple(
+    "version timezone units budgets safety counters groups schemas rules tests".split(),
+)
 RULE_ORDER: Final = tuple(
-    "key name description event_type enabled starts_at ends_at priority condition all_or_nothing".split()
+    (
+        "key formerly name description event_type enabled starts_at ends_at priority condition group stop limits "
+        "budget variants all_or_nothing actions reversal"
+    ).split()
 )
 ACTION_ORDER: Final = tuple(
     "key target command recipient each amount round unit hold review params".split(),
@@ -39,20 +45,26 @@ class _Writer(yaml.SafeDumper):
 
 def write_yaml(ruleset: Ruleset) -> str:
     """The document in block style; reading it gives the same ruleset."""
-    rest = msgspec.to_builtins(ruleset)
-    document = {
+    rest: dict[str, Any] = {
+        "units": {},
+        "rules": [],
+        **msgspec.to_builtins(ruleset),
         "version": ruleset.version,
-        **rest,
-        "units": {name: {"scale": unit.scale} | rest["units"][name] for name, unit in ruleset.units.items()},
-        "rules": [_in_order(rule) for rule in rest.get("rules", [])],
     }
+    for name, unit in ruleset.units.items():
+        rest["units"][name] = {"scale": unit.scale} | rest["units"][name]
+    for rule in rest["rules"]:
+        rule["actions"] = [_in_order(action, ACTION_ORDER) for action in rule["actions"]]
+    rest["rules"] = [_in_order(rule, RULE_ORDER) for rule in rest["rules"]]
+    for test in rest.get("tests", []):
+        test["given"] = [{name: value for name, value in event.items() if value is not None} for event in test["given"]]
+    document = _in_order(rest, DOCUMENT_ORDER)
     return yaml.dump(document, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=WIDTH)
 
 
-def _in_order(rule: dict[str, Any]) -> dict[str, Any]:
-    """A rule as it is told: what it is, when it applies, what it gives."""
-    actions = [{name: action[name] for name in ACTION_ORDER if name in action} for action in rule["actions"]]
-    return {name: rule[name] for name in RULE_ORDER if name in rule} | {"actions": actions}
+def _in_order(fields: dict[str, Any], order: tuple[str, ...]) -> dict[str, Any]:
+    """As it is told: what it is, when it applies, what it gives."""
+    return {name: fields[name] for name in order if name in fields}
 
 
 def _represent_text(_writer: yaml.SafeDumper, text: str) -> yaml.Node:
