@@ -9,6 +9,7 @@ which rules do not need. JSON is YAML's flow style, and read by the same code.
 
 import re
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any, Final, TypeAlias, cast
 
 import yaml
@@ -42,7 +43,7 @@ _LOADER: Final[Any] = getattr(
     yaml, "CSafeLoader", yaml.SafeLoader
 )  # libyaml where PyYAML was built with it: 16x faster
 _INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
-_FRACTION: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+([eE][-+]?[0-9]{1,2})?|[eE][-+]?[0-9]{1,2})", re.ASCII)
+_FRACTION: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+([eE][-+]?[0-9]{1,3})?|[eE][-+]?[0-9]{1,3})", re.ASCII)
 _JSON: Final = re.compile(r"#/(tests/[0-9]+/given/[0-9]+/context|schemas/[^/]+)/")
 """Where a document quotes JSON, whose numbers may have fractions."""
 _WORDS: Final[dict[str, bool | None]] = {
@@ -188,7 +189,8 @@ class _Builder:
         if text in _WORDS:
             return _WORDS[text]
         if _INTEGER.fullmatch(text) is None:
-            return float(text) if _FRACTION.fullmatch(text) and quotes_json(pointer) else text
+            fraction = _FRACTION.fullmatch(text) is not None and quotes_json(pointer)
+            return float(text) if fraction and isfinite(float(text)) else text
         if len(text) > 20 or abs(int(text)) > INTEGER_MAX:
             self._refuse(event, pointer, f'the number is beyond +-2^63: quote it, "{text[:80]}"')
             return text

@@ -1,5 +1,6 @@
 """The findings about a ruleset so far, and how one about a value or an expression gets its place."""
 
+from functools import cached_property
 from typing import Literal
 
 from msgspec import Struct
@@ -8,6 +9,7 @@ from connect.engine.compile import Uncompilable, parse_duration
 from connect.engine.expression import Problem
 from connect.engine.ruleset.positions import Place, Positions
 from connect.engine.ruleset.quoting import cut_by_comma, cut_by_comment
+from connect.engine.schema import Schema, schema_problems
 from connect.model import Ruleset
 
 
@@ -38,6 +40,11 @@ class Findings:
         self.positions = positions
         self.problems: list[RuleProblem] = []
         self.counters_read: set[str] = set()
+
+    @cached_property
+    def schemas(self) -> dict[str, Schema]:
+        """Those that fields can be held against."""
+        return {name: schema for name, schema in self.ruleset.schemas.items() if not schema_problems(schema)}
 
     def error(self, pointer: str, message: str, hint: str | None = None) -> None:
         self._add("error", pointer, message, hint)

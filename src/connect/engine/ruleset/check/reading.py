@@ -19,11 +19,12 @@ from connect.engine.expression import (
     names,
     paths,
 )
-from connect.engine.expression.ast import Call, Comprehension, Constant, Ident, Node, Select, children
+from connect.engine.expression.ast import Call, Constant, Node
 from connect.engine.expression.paths import Path
 from connect.engine.expression.problems import Source
+from connect.engine.ruleset.check import tree
 from connect.engine.ruleset.check.findings import Findings
-from connect.engine.ruleset.check.schemas import schema_problem
+from connect.engine.ruleset.check.schemas import Against
 
 Refused: TypeAlias = Mapping[str, tuple[str, str | None]]
 _Compiled = TypeVar("_Compiled", Condition, Amount, Value)
@@ -56,6 +57,8 @@ class Expression(Struct, frozen=True):
     text: str
     scope: frozenset[str] = NO_NAMES
     shift: int = 0
+    elements: Mapping[str, Path] = {}
+    """The name that `each` binds -> the path of the list it goes through, where that is a field."""
 
     def tree(self) -> Node:
         return environment.parse(Source(self.text), self.scope)
@@ -76,7 +79,9 @@ def compile_at(
         for problem in error.problems:
             findings.in_expression(pointer, text, problem, shift=shift, broken=True)
         return None
-    for problem in (*compiled.warnings, *_misread(findings, expression, compiled.reads, reader)):
+    misread = _misread(findings, expression, compiled.reads, reader)
+    unknown = _unknown_fields(findings, expression, reader, amount=isinstance(compiled, Amount))
+    for problem in (*compiled.warnings, *misread, *unknown):
         findings.in_expression(pointer, text, problem, shift=shift)
     return compiled
 
@@ -114,7 +119,7 @@ def _misread(findings: Findings, expression: Expression, reads: tuple[str, ...],
         fault = _fault_of(findings, path, reader) if str(path[0]) not in expression.scope else None
         if fault is None:
             continue
-        places = places if places is not None else _places(expression)
+        places = places if places is not None else tree.places(expression.tree(), expression.text)
         step, message, hint = fault
         at = places.get(path, ())
         yield Source(expression.text).problem(at[step] if step < len(at) else 0, message, hint=hint)
@@ -137,10 +142,8 @@ def _fault_of(findings: Findings, path: Path, reader: Reader) -> _Fault | None:
             return _fault_of_counter(findings, path)
         case "variant":
             return _fault_of_variant(path, reader.arms or {})
-        case "context":
-            return _fault_of_schema(findings, path, reader.event_type, 0)
         case "original":
-            return _fault_of_original(findings, path, reader)
+            return _fault_of_original(path)
         case _:
             return None
 
@@ -173,7 +176,7 @@ def _fault_of_variant(path: Path, arms: Mapping[str, frozenset[str]]) -> _Fault 
     return 1, f"the {several} {', '.join(lacking)} of this rule's variants has no {name}", hint
 
 
-def _fault_of_original(findings: Findings, path: Path, reader: Reader) -> _Fault | None:
+def _fault_of_original(path: Path) -> _Fault | None:
     known = ", ".join(sorted(ORIGINAL_FIELDS))
     if len(path) == 1:
         return 0, "the original event is read by its fields", "write original.context.<field>"
@@ -183,14 +186,15 @@ def _fault_of_original(findings: Findings, path: Path, reader: Reader) -> _Fault
             names.nearest(name, ORIGINAL_FIELDS) or f"its fields are read as original.context.{name} (it has: {known})"
         )
         return 1, f"the original event has no {name}", hint
-    return _fault_of_schema(findings, path[1:], reader.original_type, 1) if name == "context" else None
+    return None
 
 
-def _fault_of_schema(findings: Findings, path: Path, event_type: str | None, before: int) -> _Fault | None:
-    """`before`: the steps of the expression's path that stand before `context`."""
-    schema = findings.ruleset.schemas.get(event_type or "")
-    found = None if schema is None else schema_problem(schema, path, str(event_type))
-    return None if found is None else (found[0] + before, found[1], found[2])
+def _unknown_fields(findings: Findings, expression: Expression, reader: Reader, *, amount: bool) -> Iterator[Problem]:
+    """Fields that the schema of the event's, or the original's, type does not have."""
+    event, original = (findings.schemas.get(name or "") for name in (reader.event_type, reader.original_type))
+    if event is not None or original is not None:
+        against = Against(expression.text, event, original, expression.elements)
+        yield from against.faults(expression.tree(), amount=amount)
 
 
 def _kind_read(findings: Findings, path: Path) -> str | None:
@@ -199,7 +203,7 @@ def _kind_read(findings: Findings, path: Path) -> str | None:
 
 
 def _compared_exactly(findings: Findings, expression: Expression) -> Iterator[Problem]:
-    for node, bound in _nodes(expression.tree(), frozenset()):
+    for node, bound in tree.nodes(expression.tree()):
         if not isinstance(node, Call) or node.function != "_==_":
             continue
         for side, other in (node.args, node.args[::-1]):
@@ -210,42 +214,3 @@ def _compared_exactly(findings: Findings, expression: Expression) -> Iterator[Pr
                 message = f"{name} is a {kind}, which can pass {other.value} without ever being it"
                 hint = f"write {name} >= {other.value}, with a limit of one use where it should give once"
                 yield Source(expression.text).problem(node.at, message, hint=hint, severity="warning")
-
-
-def _nodes(node: Node, bound: frozenset[str]) -> Iterator[tuple[Node, frozenset[str]]]:
-    """Every node of the tree, with the variables of the macros around it."""
-    yield node, bound
-    if isinstance(node, Comprehension):
-        yield from _nodes(node.over, bound)
-        bound = bound | {node.variable, node.variable2, node.accumulator}
-        for inner in (node.initial, node.condition, node.step, node.result):
-            yield from _nodes(inner, bound)
-    else:
-        for inner in children(node):
-            yield from _nodes(inner, bound)
-
-
-def _places(expression: Expression) -> dict[Path, tuple[int, ...]]:
-    """Each path the expression reads, with the offset of each of its steps where it is read first."""
-    found: dict[Path, tuple[int, ...]] = {}
-    for node, bound in _nodes(expression.tree(), frozenset()):
-        plain = Select(node.at, node.operand, node.field, False) if isinstance(node, Select) else node
-        path = paths.path_of(plain, bound)
-        if path is not None:
-            found.setdefault(path, tuple(at for at, _ in _spans(plain, expression.text)))
-    return found
-
-
-def _spans(node: Node, text: str) -> list[tuple[int, int]]:
-    """Where each step of a path starts and ends."""
-    match node:
-        case Ident():
-            return [(node.at, node.at + len(node.name))]
-        case Select():
-            before = _spans(node.operand, text)
-            at = max(text.find(node.field, before[-1][1]), before[-1][0])
-            return [*before, (at, at + len(node.field))]
-        case Call(function="_[_]", args=(operand, index)):
-            return [*_spans(operand, text), (index.at, max(text.find("]", index.at), index.at) + 1)]
-        case _:
-            return [(node.at, node.at)]

@@ -13,7 +13,7 @@ from connect.engine.expression.names import KNOWN_NAMES
 from connect.engine.ruleset.check.budgets import check_budget_use
 from connect.engine.ruleset.check.findings import Findings
 from connect.engine.ruleset.check.limits import Payout, check_limits
-from connect.engine.ruleset.check.reading import Expression, Reader, Refused, check_lines, compile_at
+from connect.engine.ruleset.check.reading import Expression, Reader, Refused, check_lines, compile_at, field_path
 from connect.engine.ruleset.check.reversal import check_reversal
 from connect.engine.ruleset.check.variants import arms_of, check_variants
 from connect.engine.ruleset.positions import child
@@ -108,8 +108,14 @@ class _Action(Struct, frozen=True):
                 "choose another name, such as `as: item`",
             )
         compile_at(self.findings, Expression(f"{pointer}/in", each.items), compile_value, self.reader)
-        recipient = Expression(f"{pointer}/recipient", each.recipient, names_in(each))
+        recipient = self._within_each(f"{pointer}/recipient", each.recipient)
         compile_at(self.findings, recipient, compile_value, self.reader)
+
+    def _within_each(self, pointer: str, text: str, shift: int = 0) -> Expression:
+        """An expression that may name the element."""
+        each = self.effect.each
+        path = field_path(each.items) if each else None
+        return Expression(pointer, text, names_in(each), shift, {each.name: path} if each and path else {})
 
     def _amount(self) -> Payout:
         """The one amount, wherever it stands; with shares the whole, and each share in basis points."""
@@ -124,7 +130,7 @@ class _Action(Struct, frozen=True):
                 "an action needs one amount" + (", of its own or in `each`" if each else ""),
                 "leave one of them out" if present else "write a number or an expression, such as `amount: 5`",
             )
-        payouts = [self._payout(Expression(place, text, names_in(each))) for place, text in present]
+        payouts = [self._payout(self._within_each(place, text)) for place, text in present]
         return payouts[0] if payouts else Payout(effect)
 
     def _shares(self, each: Each) -> Payout:
@@ -132,7 +138,7 @@ class _Action(Struct, frozen=True):
         if each.amount is not None:
             hint = "leave one of them out: an amount for each element, or shares of one whole"
             self.findings.error(f"{pointer}/each/share", "`share` and `amount` of each exclude each other", hint)
-        share = Expression(f"{pointer}/each/share", str(each.share), names_in(each))
+        share = self._within_each(f"{pointer}/each/share", str(each.share))
         compile_at(self.findings, share, compile_amount, self.reader)
         if self.effect.amount is None:
             hint = "write the whole as `amount` of the action; the shares of all elements sum to 10,000"
@@ -172,9 +178,7 @@ class _Action(Struct, frozen=True):
     def _params(self) -> None:
         effect, pointer = self.effect, f"{self.pointer}/params"
         for inner, text in _expressions_in(effect.params, pointer):
-            compile_at(
-                self.findings, Expression(inner, text, names_in(effect.each), shift=1), compile_value, self.reader
-            )
+            compile_at(self.findings, self._within_each(inner, text, shift=1), compile_value, self.reader)
         size = len(msgspec.json.encode(effect.params))
         if size > PARAMS_BYTES_MAX:
             hint = "a command carries what its target needs; leave the rest to the target"
