@@ -14,7 +14,7 @@ from connect.store.events import CLAIM_TO_DECIDE, FAIL_EXHAUSTED, STORED, EventF
 from connect.store.events import where as where_events
 
 NOT_ON_THE_WIRE = {
-    "event": {"fingerprint", "trace", "tries", "decide_at", "failure"},
+    "event": {"fingerprint", "trace", "tries", "decide_at", "failure", "state"},
     "reward_action": {"body", "retries", "give_up_at", "accepted_at"},
     "dispatch_attempt": {"action_id"},
     "api_key": {"secret_hash"},

@@ -7,6 +7,7 @@ import decimal
 import re
 from collections.abc import Sequence
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final, Literal, TypeAlias
 
 Rounding: TypeAlias = Literal["down", "up", "half_even", "half_up"]
@@ -66,6 +67,23 @@ def round_amount(value: Decimal, scale: int, mode: Rounding | None) -> Decimal:
             f"say how to round it (down, up, half_even or half_up)"
         )
     return rounded
+
+
+def round_fraction(value: Fraction, scale: int, mode: Rounding) -> Decimal:
+    """As `round_amount` for a value that no decimal may hold: exact, however long its digits are."""
+    units, rest = divmod(abs(value.numerator) * 10**scale, value.denominator)
+    twice = 2 * rest - value.denominator
+    match mode:
+        case "down":
+            up = False
+        case "up":
+            up = rest > 0
+        case "half_up":
+            up = twice >= 0
+        case "half_even":
+            up = twice > 0 or (twice == 0 and units % 2 == 1)
+    rounded = units + up
+    return Decimal(-rounded if value < 0 else rounded).scaleb(-scale, _EXACT)
 
 
 def format_amount(value: Decimal) -> str:

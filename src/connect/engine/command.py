@@ -23,6 +23,12 @@ def action_id(source: str, external_id: str, rule_key: str, effect_key: str, rec
     return uuid5(ACTION_NAMESPACE, "".join([f"{len(part.encode())}:{part}" for part in parts]))
 
 
+def reversal_id(source: str, external_id: str, action: UUID) -> UUID:
+    """The id of what a fact takes back of an action: made of the later fact and of what it takes back."""
+    parts = (source, external_id, "reverses", str(action))
+    return uuid5(ACTION_NAMESPACE, "".join([f"{len(part.encode())}:{part}" for part in parts]))
+
+
 def encode_command(event: EconomicEvent, action: RewardAction) -> str:
     """The command's JSON, made once when the action is decided and stored: every attempt sends these bytes.
 

@@ -42,7 +42,8 @@ class StoredEvent(Struct, frozen=True):
 ACTION_ROW = """
     id uuid, event_id uuid, rule_key text, rule_version integer, effect_key text, target text, command text,
     recipient_role text, user_id text, amount numeric, unit text, params jsonb, status text, due_at timestamptz,
-    hold_until timestamptz, reverses uuid, created_at timestamptz, body text
+    hold_until timestamptz, reverses uuid, created_at timestamptz, completed_at timestamptz, occurred_at timestamptz,
+    budget text, refills boolean, arm text, reversal jsonb, reversed numeric, frees_claim boolean, body text
 """
 ACTION_ROW_COLUMNS = [part.split()[0] for part in ACTION_ROW.split(",")]
 _ACTION_LIST = ", ".join(ACTION_ROW_COLUMNS)

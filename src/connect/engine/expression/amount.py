@@ -18,6 +18,7 @@ rounding the true value would.
 
 import decimal
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final
 
 from connect.engine.expression import cost, environment, names, paths
@@ -65,8 +66,20 @@ class Amount:
 
     def evaluate(self, activation: Activation) -> Decimal | Missing | Failed:
         """The exact amount, possibly negative; not yet rounded to a unit's scale."""
+        value = self.exact(activation)
+        if isinstance(value, (Missing, Failed)):
+            return value
         try:
-            return finished(self._run(activation))
+            return finished(value)
+        except NoNumberError as error:
+            return Failed(str(error))
+        except (decimal.Inexact, decimal.Overflow):
+            return _TOO_LONG
+
+    def exact(self, activation: Activation) -> Decimal | Fraction | Missing | Failed:
+        """The value before a quotient that does not end is cut: parts of a whole, added up so, are the whole."""
+        try:
+            return self._run(activation)
         except StopError as stop:
             return stop.outcome
         except NoNumberError as error:

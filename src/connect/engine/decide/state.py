@@ -1,0 +1,57 @@
+"""What deciding may know beside the event and the rules."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct, field
+
+from connect.engine.links import Link, LinkPath
+from connect.engine.state import Memory
+from connect.model import EconomicEvent, RewardAction
+
+
+class LinkKeys(Struct, frozen=True):
+    """The links of an event, by path: where it takes back, and where it can be taken back."""
+
+    reverses: Mapping[LinkPath, str] = {}
+    original: Mapping[LinkPath, str] = {}
+
+    @property
+    def all(self) -> set[str]:
+        return {*self.reverses.values(), *self.original.values()}
+
+
+class Cascade(Struct, frozen=True):
+    """An action whose rule read a counter that an event leaves smaller, with what its decision had read."""
+
+    action: RewardAction
+    event: EconomicEvent
+    counters: Mapping[str, Any]
+    is_reversed: bool = False
+    """Whether something already takes it back, or waits to."""
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """Loaded by the shell under the locks that `needs` and `claims` asked for. `memory` is changed by deciding."""
+
+    now: datetime
+    memory: Memory = field(default_factory=Memory)
+    given: frozenset[str] = frozenset()
+    """Keys of rules that already gave for this event, in any version: a replay leaves them out."""
+    counted: bool = False
+    """The event was decided before, so counters have it already."""
+    undone: frozenset[str] = frozenset()
+    """Ids of counters that do not take the event, as what takes it back came first."""
+    links: LinkKeys = LinkKeys()
+    reverses: Mapping[LinkPath, Link] = {}
+    """What the event takes back, by the path that links them."""
+    reversers: Mapping[LinkPath, Sequence[EconomicEvent]] = {}
+    """What came before the event and takes it back."""
+    cascades: tuple[Cascade, ...] = ()
+    undo: Mapping[str, Mapping[str, str]] = {}
+    """Target -> command -> the command that takes it back."""
+    arms: Mapping[str, str] = {}
+    """Rule key -> the arm to take, whatever the hash says."""
+    recorded: Mapping[str, Any] | None = None
+    """What an earlier decision read: this one is to come out the same."""

@@ -1,0 +1,53 @@
+"""State that rules remember: one row a key, locked by the shell before an event is decided.
+
+Keys are text, their parts joined by `|`, whatever a user may have chosen last. Three kinds of keys are locked one after
+the other, each in sorted order: `link|`, then `counter|`, then the claims `budget|`, `limit|` and `safety|`. All
+transactions keep to that order, so none waits for one that waits for it.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from msgspec import Struct
+
+ZERO = Decimal(0)
+
+
+class StateValue(Struct, frozen=True):
+    """What one key holds."""
+
+    value: Decimal = ZERO
+    detail: Mapping[str, Any] | None = None
+
+
+NOTHING = StateValue()
+
+
+class Memory:
+    """The values that deciding works with: as loaded, then as changed by each event in turn.
+
+    `changed` collects the keys to be written back. Shared by the events of one batch; made anew for each batch.
+    """
+
+    def __init__(self, values: Mapping[str, StateValue] | None = None) -> None:
+        self.values: dict[str, StateValue] = dict(values or {})
+        self.windows: dict[str, list[tuple[datetime, Decimal]]] = {}
+        """What sliding limits know, by key: moments near the event and what was given at each, sorted."""
+        self.changed: set[str] = set()
+
+    def get(self, key: str) -> StateValue:
+        return self.values.get(key, NOTHING)
+
+    def put(self, key: str, value: StateValue) -> None:
+        self.values[key] = value
+        self.changed.add(key)
+
+    def add(self, key: str, amount: Decimal) -> None:
+        before = self.get(key)
+        self.put(key, StateValue(before.value + amount, before.detail))
+
+    def changes(self) -> dict[str, StateValue]:
+        """The values to write back, in the order of their keys."""
+        return {key: self.values[key] for key in sorted(self.changed)}
