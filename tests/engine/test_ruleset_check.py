@@ -9,7 +9,6 @@ from connect.errors import InvalidRuleset
 from connect.model import Ruleset, Unit
 from tests.engine.examples import UNITS, each, effect, rule
 
-
 LIMITS = [{"per": "recipient", "every": "day", "uses": 1}]
 
 

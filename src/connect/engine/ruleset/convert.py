@@ -153,7 +153,9 @@ def _faults_of_union(value: Plain, wanted: inspect.UnionType, pointer: str) -> I
             yield from _faults(value, member, pointer)
             return
     names = " or ".join(_name_of(member) for member in wanted.types if not isinstance(member, inspect.NoneType))
-    yield Located(pointer, f"must be {names}, not {_shown(value)}")
+    text = next((member for member in wanted.types if isinstance(member, inspect.StrType)), None)
+    advice = _advice(value, text) if text is not None else ""
+    yield Located(pointer, f"must be {names}, not {_shown(value)}{advice}")
 
 
 def _same_shape(value: Plain, wanted: inspect.Type) -> bool:

@@ -32,4 +32,4 @@ def read_cap(findings: Findings, pointer: str, cap: Cap, unit: str, *, zero: boo
 
 
 def _shown(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:39]}…"
+    return repr(text) if len(text) <= 40 else f"'{text[:39]}…'"

@@ -98,8 +98,11 @@ def check_lines(findings: Findings, condition: str | list[str], pointer: str, re
         if outcome is False:
             hint = "to switch the rule off write `enabled: false`; otherwise correct the condition"
             findings.warning(inner, "the condition is always false, so it never holds", hint)
-        elif isinstance(outcome, Failed):
-            findings.error(inner, f"the condition never has a result: {outcome.reason}")
+        elif outcome is not True:
+            why = outcome.reason if isinstance(outcome, Failed) else f"there is no {outcome.field}"
+            findings.error(
+                inner, f"the condition never has a result: {why}", "it reads no field of the event: correct it"
+            )
 
 
 def field_path(text: str) -> Path | None:

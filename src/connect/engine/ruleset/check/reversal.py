@@ -1,10 +1,10 @@
 """Reversals: the event that takes back, the value that ties it to the original, and how much it takes."""
 
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Final
 
 from connect.engine.expression import Amount, Failed, compile_amount, compile_value, make_activation
-from connect.engine.expression.names import nearest
 from connect.engine.ruleset.check.findings import Findings
 from connect.engine.ruleset.check.reading import (
     ORIGINAL_FIELDS,
@@ -66,7 +66,8 @@ def _path(findings: Findings, text: str, pointer: str, event_type: str) -> bool:
         )
         findings.error(pointer, "original is not written here: the path is read in both events", hint)
     elif root not in _LINKED:
-        hint = nearest(root, _LINKED) or f"fields of the event are written context.{root}"
+        near = get_close_matches(root, sorted(_LINKED), n=1, cutoff=0.75)
+        hint = f"did you mean {near[0]}?" if near else f"fields of the event are written context.{root}"
         findings.error(pointer, f"{root} holds no value that ties two events together", hint)
     elif root in ("context", "parties") and len(path) == 1:
         findings.error(pointer, f"{root} is an object, not a value", f"name one of its fields, such as {root}.order_id")

@@ -28,10 +28,12 @@ def field(node: Node) -> Node:
 def places(root: Node, text: str) -> dict[Path, tuple[int, ...]]:
     """Each path the expression reads, with the offset of each of its steps where it is read first."""
     found: dict[Path, tuple[int, ...]] = {}
+    parts: set[int] = set()
     for node, bound in nodes(root):
-        path = paths.path_of(field(node), bound)
+        path = None if id(node) in parts else paths.path_of(field(node), bound)
         if path is not None:
             found.setdefault(path, offsets(node, text))
+            parts.update(id(part) for part, _ in nodes(node))
     return found
 
 

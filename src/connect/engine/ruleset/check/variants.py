@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -11,7 +11,8 @@ from connect.engine.ruleset.positions import child
 from connect.engine.variants import compile_variants
 from connect.model import RewardRule, Variants
 
-_NOT_A_VALUE = frozenset({"weight"})
+_NOT_A_VALUE: Final = frozenset({"weight"})
+_SHARES: Final = "the weights of the arms and the holdout are percentages of users"
 
 
 def arms_of(variants: Variants | None) -> Mapping[str, frozenset[str]] | None:
@@ -46,7 +47,8 @@ def _try(findings: Findings, variants: Variants, pointer: str) -> None:
     try:
         compile_variants(variants)
     except ValueError as error:
-        findings.error(pointer, str(error))
+        said, _, hint = str(error).rpartition(": ")
+        findings.error(pointer, said or hint, hint if said else _SHARES)
 
 
 def check_seeds(findings: Findings, rules: Iterable[tuple[str, RewardRule]]) -> None:
