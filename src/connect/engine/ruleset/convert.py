@@ -38,6 +38,8 @@ _WANTED: Final = {
     r"^[a-z][a-z0-9_]{0,63}\Z": "a name of small letters, digits and `_` that starts with a letter (at most 64)",
 }
 """What a pattern of the model asks for, in words; a test holds it against all of them."""
+_WRITTEN_OTHERWISE: Final = re.compile(r"[0-9]{1,3}(_?[0-9]{3})*|[0-9]{1,18}(\.0+)?", re.ASCII)
+"""A whole number as YAML 1.1 and spreadsheets have it."""
 _Read = TypeVar("_Read", Ruleset, RewardRule)
 
 
@@ -153,8 +155,7 @@ def _faults_of_union(value: Plain, wanted: inspect.UnionType, pointer: str) -> I
             yield from _faults(value, member, pointer)
             return
     names = " or ".join(_name_of(member) for member in wanted.types if not isinstance(member, inspect.NoneType))
-    text = next((member for member in wanted.types if isinstance(member, inspect.StrType)), None)
-    advice = _advice(value, text) if text is not None else ""
+    advice = next(filter(None, (_advice(value, member) for member in wanted.types)), "")
     yield Located(pointer, f"must be {names}, not {_shown(value)}{advice}")
 
 
@@ -244,6 +245,8 @@ def _advice(value: Plain, wanted: inspect.Type) -> str:
         return "; a text with `: ` in it needs quotes"
     if isinstance(wanted, inspect.StrType) and isinstance(value, bool | int):
         return f'; quote it: "{_shown(value)}"'
+    if isinstance(wanted, inspect.IntType) and isinstance(value, str) and _WRITTEN_OTHERWISE.fullmatch(value):
+        return f"; write {int(value.replace('_', '').split('.')[0])}, in plain digits without quotes"
     return ""
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeAlias, TypeVar, cast
 
+import msgspec
 from msgspec import Struct
 
 from connect.engine.expression import (
@@ -33,6 +34,8 @@ NO_NAMES: Final[frozenset[str]] = frozenset()
 STATE_NAMES: Final = frozenset({"counters", "variant", "original"})
 """Names that not every expression may read, because not every place has values for them."""
 ORIGINAL_FIELDS: Final = names.EVENT_NAMES - STATE_NAMES
+_NUMBER_LIKE: Final = re.compile(r"[-+]?[0-9][0-9_.,:' ]*( ?(%|[A-Za-z]+))?")
+"""What people write for a number and no expression is: 1_000, 1.000,50, 12:30, 5 %, 5 points."""
 _COUNTER_TEXT: Final = re.compile(r"\bcounters\s*\.\s*([A-Za-z_]\w*)")
 _INEXACT_KINDS: Final = frozenset({"sum", "distinct", "streak"})
 """Counters that can pass a number without ever being it."""
@@ -76,7 +79,9 @@ def compile_at(
         compiled = compile_(text, expression.scope)
     except ExpressionError as error:
         findings.counters_read.update(_COUNTER_TEXT.findall(text))
+        advice = "a number is written in plain digits, such as 1000 or 12.50" if _NUMBER_LIKE.fullmatch(text) else None
         for problem in error.problems:
+            problem = msgspec.structs.replace(problem, hint=problem.hint or advice)
             findings.in_expression(pointer, text, problem, shift=shift, broken=True)
         return None
     misread = _misread(findings, expression, compiled.reads, reader)
