@@ -61,6 +61,11 @@ class Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     targets: dict[str, Target] = {}
     jwt: JwtSettings | None = None
 
+    @property
+    def undo(self) -> dict[str, dict[str, str]]:
+        """Target -> command -> the command that takes it back."""
+        return {name: dict(target.undo) for name, target in self.targets.items() if target.undo}
+
     def __repr__(self) -> str:
         host = urlsplit(self.database_url).hostname if self.database_url else "embedded"
         return f"Settings(home={str(self.home)!r}, database={host!r}, targets={sorted(self.targets)})"

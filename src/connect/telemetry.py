@@ -22,6 +22,7 @@ OLDEST_DUE_AGE = Gauge(
 )
 DUE_ACTIONS = Gauge("connect_due_actions", "Actions due now (database-wide: max)", ["target"])
 BUDGET_USED = Gauge("connect_budget_used_ratio", "Used share of a budget (database-wide: max)", ["budget"])
+SAFETY_ALERTS = Counter("connect_safety_alerts_total", "Rails of the ruleset's `safety` that were passed")
 BUS_LAG = Gauge("connect_bus_lag", "Messages waiting on a bus", ["bus"])
 GROUP_COMMIT_SIZE = Histogram(
     "connect_group_commit_size", "Events in one commit", buckets=(1, 2, 5, 10, 20, 50, 100, 250, 500)

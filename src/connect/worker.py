@@ -60,7 +60,7 @@ async def _run_loops(
     """Role loops end by `stop`; the followers are cancelled when the last of them has drained."""
     loops: list[Coroutine[Any, Any, None]] = []
     if "decide" in roles:
-        loops.append(Backlog(pool, rules).run(stop))
+        loops.append(Backlog(pool, rules, settings.undo).run(stop))
     if "dispatch" in roles:
         loops.append(Dispatcher(pool, settings.targets).run(stop))
     followers = [asyncio.create_task(rules.follow()), asyncio.create_task(_measure(pool, settings))]

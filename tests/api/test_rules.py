@@ -65,7 +65,7 @@ async def test_a_second_rule_of_a_key_is_a_conflict_and_a_wrong_one_has_all_its_
     assert (reply.status, reply.json["code"]) == (422, "ruleset_invalid")
     pointers = [error["pointer"] for error in reply.json["errors"]]
     assert {"#/condition/0", "#/condition/1", "#/actions/0/recipient"} <= set(pointers)
-    assert (await api.post("/internal/rules", {**CASHBACK, "key": "x", "limits": []})).status == 422
+    assert (await api.post("/internal/rules", {**CASHBACK, "key": "x", "limitz": []})).status == 422
 
 
 async def test_a_stale_write_is_refused_and_changes_nothing(api: Api) -> None:

@@ -121,7 +121,7 @@ def action(**fields: Any) -> RewardAction:
         "command": "credit", "recipient_role": "actor", "user_id": "u", "amount": "1", "unit": "points",
         "created_at": NOON, "attempts": 1,
     }  # fmt: skip
-    return RewardAction(**({"occurred_at": NOW} | given | fields))
+    return RewardAction(**({"occurred_at": NOON} | given | fields))
 
 
 DONE, NOT_DONE = ResultReport(status="completed", reference="0x1"), ResultReport(status="failed", reason="no gas")

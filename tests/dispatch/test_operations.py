@@ -6,16 +6,31 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from connect.dispatch import operating
 from connect.dispatch.lifecycle import allowed
+from connect.engine.index import Rulebook
 from connect.errors import CountChanged, Invalid, NotAllowedNow, NotFound
-from connect.model import ActionStatus, Operation
+from connect.model import ActionStatus, Operation, RewardAction, Ruleset
 from connect.store.actions import ActionFilter
-from connect.store.operations import count_operable, operate, operate_all, stop_rule
+from connect.store.operations import count_operable
 from tests.conftest import eventually
 from tests.dispatch.stand_in import action_of, add_actions, answer, dispatching, has_ended, standing_in, target_at
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 AFTER = {"retry": "pending", "cancel": "cancelled", "approve": "pending", "reject": "cancelled"}
+
+
+NO_RULES = Rulebook.compile(0, Ruleset(), {})
+
+
+async def operate(pool: Any, operation: Operation, id: UUID, **how: Any) -> RewardAction:
+    async with pool.acquire() as connection:
+        return await operating.operate(connection, NO_RULES, operation, id, **how)
+
+
+async def operate_all(pool: Any, operation: Operation, filters: ActionFilter, **how: Any) -> int:
+    async with pool.acquire() as connection:
+        return await operating.operate_all(connection, NO_RULES, operation, filters, **how)
 
 
 def state(status: str, attempts: int = 0) -> dict[str, Any]:
@@ -152,7 +167,9 @@ async def test_stopping_a_rule_settles_what_was_never_sent(pool: Any, pending: A
     unsent = await add_actions(pool, 2, **state("pending"))
     (sent,) = await add_actions(pool, 1, **state("pending", 1))
     (other,) = await add_actions(pool, 1, **state("pending"), rule_key="other")
-    assert await stop_rule(pool, "cashback", pending, by="ann", note="a bug") == changed
+    async with pool.acquire() as connection:
+        stopped = await operating.stop_pending(connection, NO_RULES, "cashback", pending, by="ann", note="a bug")
+    assert stopped == changed
 
     async def statuses(*ids: UUID) -> set[str]:
         return {(await action_of(pool, id)).status for id in ids}

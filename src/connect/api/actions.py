@@ -17,14 +17,16 @@ from connect.api.wire import (
     read_optional_json,
     read_query,
     responses,
+    rulebook,
     runtime,
 )
+from connect.dispatch.operating import operate, operate_all
 from connect.dispatch.results import report_result
 from connect.errors import Invalid, Located, NotAllowedNow, NotFound
 from connect.model import DispatchAttempt, Operation, ResultReport, RewardAction
 from connect.store.actions import ActionFilter, list_actions, read_action, read_attempts
 from connect.store.events import read_event
-from connect.store.operations import count_operable, operate, operate_all
+from connect.store.operations import count_operable
 from connect.store.page import LIMIT_DEFAULT, Page
 from connect.telemetry import ACTIONS
 
@@ -154,7 +156,9 @@ async def operate_one(request: AnyRequest, action_id: FromPath[UUID], operation:
     order = await read_optional_json(request, Note)
     async with runtime(request).pool.acquire() as connection:
         await _find(request, connection, action_id)
-        return await operate(connection, known, action_id, actor=caller(request).name, note=order.note)
+        return await operate(
+            connection, rulebook(request), known, action_id, actor=caller(request).name, note=order.note
+        )
 
 
 @post(
@@ -184,7 +188,9 @@ async def operate_many(request: AnyRequest, operation: FromPath[str]) -> BulkAns
             )
         by = caller(request).name
         return BulkAnswer(
-            matched=await operate_all(connection, known, filters, expect=order.expect, actor=by, note=order.note)
+            matched=await operate_all(
+                connection, rulebook(request), known, filters, expect=order.expect, actor=by, note=order.note
+            )
         )
 
 

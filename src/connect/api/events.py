@@ -24,6 +24,7 @@ from connect.api.wire import (
     read_json,
     read_query,
     responses,
+    rulebook,
     runtime,
 )
 from connect.engine.explain import SpelledOut, spell_out
@@ -358,7 +359,7 @@ async def replay_event(request: AnyRequest, event_id: FromPath[UUID]) -> EventWi
     """Rules that already gave for it are left out; nothing is given twice. Mends a failed event."""
     async with runtime(request).pool.acquire() as connection:
         await find_event(request, connection, event_id)
-        await replay(connection, [event_id], runtime(request).rules.rulebook)
+        await replay(connection, [event_id], rulebook(request), runtime(request).settings.undo)
     return await show_event.fn(request, event_id)
 
 
@@ -389,7 +390,8 @@ async def replay_events(request: AnyRequest) -> dict[str, int]:
             sentence = f"the filter now matches {len(ids)} events, not {order.expect}: look again with dry_run"
             raise CountChanged(sentence, extra={"matched": len(ids)})
         for start in range(0, len(ids), REPLAY_BATCH):
-            await replay(connection, ids[start : start + REPLAY_BATCH], runtime(request).rules.rulebook)
+            part = ids[start : start + REPLAY_BATCH]
+            await replay(connection, part, rulebook(request), runtime(request).settings.undo)
     return {"matched": len(ids), "replayed": len(ids)}
 
 

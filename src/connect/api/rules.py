@@ -24,8 +24,10 @@ from connect.api.wire import (
     read_json,
     read_optional_json,
     responses,
+    rulebook,
     runtime,
 )
+from connect.dispatch.operating import stop_pending
 from connect.engine.decide import State, decide
 from connect.engine.explain import SpelledOut, spell_out
 from connect.engine.index import Rulebook
@@ -41,7 +43,7 @@ from connect.errors import Conflict, Invalid, Located, MediaTypeRefused, NotFoun
 from connect.intake.normalize import Terms, convert_reported, decode_any, normalize
 from connect.jsonvalue import is_array, is_object
 from connect.model import RewardAction, RewardRule, Ruleset, Warning_
-from connect.store.operations import Pending, stop_rule
+from connect.store.operations import Pending
 from connect.store.rules import (
     rule_versions,
 )
@@ -277,7 +279,9 @@ async def stop(request: AnyRequest, key: FromPath[str]) -> Response[Any]:
 
     published = await publish_change(request, edit, order.note or f"stop {key}", expected=None)
     async with runtime(request).pool.acquire() as connection:
-        touched = await stop_rule(connection, key, order.pending, by=caller(request).name, note=order.note)
+        touched = await stop_pending(
+            connection, rulebook(request), key, order.pending, by=caller(request).name, note=order.note
+        )
     body = _shown(_find(published.document, key), published.rule_versions[key], published.version)
     return Response({**body, "pending": order.pending, "actions": touched}, headers={"ETag": etag(published.version)})
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from connect.api.auth import Caller
 from connect.api.problems import Problem
 from connect.api.runtime import Runtime
+from connect.engine.index import Rulebook
 from connect.errors import BadRequest, BodyTooLarge, Invalid, Located, MediaTypeRefused
 from connect.intake.normalize import decode_any, pointed
 from connect.jsonvalue import is_array, is_object
@@ -23,6 +24,11 @@ BODY_MAX = 256 * 1024
 BATCH_BODY_MAX = 4 * 1024 * 1024
 BODY_READ_MAX_S = 20
 """A body that trickles in slower than this is given up, so that slow senders cannot hold connections."""
+
+
+def rulebook(request: AnyRequest) -> Rulebook:
+    """The rules this process decides by."""
+    return runtime(request).rules.rulebook
 
 
 def runtime(request: AnyRequest) -> Runtime:

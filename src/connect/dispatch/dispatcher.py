@@ -201,6 +201,7 @@ class Dispatcher:
         while True:
             try:
                 await self._give_up()
+                await self._release()
                 await self._tell_unknown()
             except Exception as error:  # a loop's tick
                 log.warning("housekeeping_failed", error=_words(error))
@@ -214,6 +215,11 @@ class Dispatcher:
             for action_id, target in ended:
                 ACTIONS.labels(target, "failed").inc()
                 log.warning("given_up", action_id=str(action_id), target=target)
+
+    async def _release(self) -> None:
+        """Reversals that wait for an end: a process may die between settling an end and telling them."""
+        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            await claims.release_ended(connection)
 
     async def _tell_unknown(self) -> None:
         """Told when they change: for a target that no setting names nothing is claimed and nothing discarded."""

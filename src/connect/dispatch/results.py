@@ -7,6 +7,7 @@ import msgspec
 from connect.dispatch.lifecycle import report
 from connect.errors import NotFound, TargetMismatch
 from connect.model import Disposition, ResultReport, RewardAction
+from connect.store.actions import release
 from connect.store.pool import Connection
 from connect.store.results import end_action, keep_report, lock_action
 
@@ -32,4 +33,5 @@ async def report_result(
         await keep_report(connection, action_id, result, disposition)
         if ending is not None:
             action = await end_action(connection, action_id, **msgspec.structs.asdict(ending))
+            await release(connection, [action_id])
         return action, disposition

@@ -7,23 +7,28 @@ neighbour along.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import msgspec
-
 from connect import failpoint
-from connect.engine.command import encode_command
-from connect.engine.decide import State, decide
 from connect.engine.index import Rulebook
+from connect.intake.deciding import FIRST_TIME, Decided, Replayed, Undo, decide_plain, decide_run, runs
 from connect.intake.live import LiveRules
 from connect.intake.record import DATABASE_GONE, LOCKED, TRY_AGAIN
-from connect.model import Decision, EconomicEvent, RewardAction
+from connect.model import EconomicEvent
 from connect.store.actions import given_rules
-from connect.store.events import claim_to_decide, fail_exhausted, give_back, lock_for_replay, save_decisions
-from connect.telemetry import DECIDE_SECONDS, log
+from connect.store.events import (
+    DecidedRow,
+    claim_to_decide,
+    fail_exhausted,
+    give_back,
+    lock_for_replay,
+    lock_to_decide,
+    save_decisions,
+)
+from connect.telemetry import log
 
 BATCH = 500
 POLL_S = 0.5
@@ -34,9 +39,10 @@ AGAIN_AFTER_S = 1.0
 class Backlog:
     """The `decide` role of a worker."""
 
-    def __init__(self, pool: Any, rules: LiveRules) -> None:
+    def __init__(self, pool: Any, rules: LiveRules, undo: Undo | None = None) -> None:
         self._pool = pool
         self._rules = rules
+        self._undo = undo or {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ends when `stop` is set and the batch at hand is saved."""
@@ -65,55 +71,35 @@ class Backlog:
         return done
 
     async def _decide(self, events: Sequence[EconomicEvent]) -> int:
-        ids = [event.id for event in events]
-        try:
-            decisions = decide_all(events, self._rules.rulebook, {})
-            async with self._pool.acquire() as connection:
-                saved = await save(connection, events, decisions)
-        except (*LOCKED, *TRY_AGAIN, *DATABASE_GONE) as error:
-            await self._give_back(ids, repr(error), uncount=True)
-            return 0
-        except Exception as error:  # one batch's seam: each of its events is tried again alone
-            log.exception("decide.failed", events=len(events))
-            await self._give_back(ids, repr(error))
-            return 0
-        return len(saved)
+        rulebook, decided = self._rules.rulebook, 0
+        for run in runs(events, rulebook):
+            ids = [event.id for event in run]
+            try:
+                async with self._pool.acquire() as connection:
+                    decided += await decide_stored(connection, run, rulebook, self._undo)
+            except (*LOCKED, *TRY_AGAIN, *DATABASE_GONE) as error:
+                await self._give_back(ids, repr(error), uncount=True)
+            except Exception as error:  # one batch's seam: each of its events is tried again alone
+                log.exception("decide.failed", events=len(run))
+                await self._give_back(ids, repr(error))
+        return decided
 
     async def _give_back(self, ids: list[UUID], failure: str, *, uncount: bool = False) -> None:
         async with self._pool.acquire() as connection:
             await give_back(connection, ids, after_s=AGAIN_AFTER_S, failure=failure, uncount=uncount)
 
 
-def decide_all(
-    events: Sequence[EconomicEvent], rulebook: Rulebook, given: dict[UUID, frozenset[str]]
-) -> list[Decision]:
-    """Decides events one after the other in the order given, all by one rulebook."""
-    now = datetime.now(UTC)
-    decisions: list[Decision] = []
-    for event in events:
-        with DECIDE_SECONDS.time():
-            decisions.append(decide(event, rulebook, State(now=now, given=given.get(event.id, frozenset()))))
-    return decisions
-
-
-async def save(
-    connection: Any, events: Sequence[EconomicEvent], decisions: Sequence[Decision], *, again: bool = False
-) -> set[UUID]:
-    now = datetime.now(UTC)
-    decided = [(d.event_id, d.ruleset_version, now, msgspec.json.encode(d.trace).decode()) for d in decisions]
-    by_id = {event.id: event for event in events}
-    actions: list[tuple[RewardAction, str]] = [
-        (action, encode_command(by_id[decision.event_id], action))
-        for decision in decisions
-        for action in decision.actions
-    ]
-    failpoint.reach("decide.before_commit")
-    saved = await save_decisions(connection, decided, actions, again=again)
+async def decide_stored(connection: Any, events: Sequence[EconomicEvent], rulebook: Rulebook, undo: Undo) -> int:
+    """Decides events that wait, in one transaction; returns how many this call decided."""
+    async with connection.transaction():
+        mine = await lock_to_decide(connection, [event.id for event in events])
+        decided = await _decided(connection, [event for event in events if event.id in mine], rulebook, undo, {})
+        saved = await _save(connection, decided)
     failpoint.reach("decide.after_commit")
-    return saved
+    return len(saved)
 
 
-async def replay(connection: Any, event_ids: Sequence[UUID], rulebook: Rulebook) -> int:
+async def replay(connection: Any, event_ids: Sequence[UUID], rulebook: Rulebook, undo: Undo | None = None) -> int:
     """Decides stored events again by the live rules; rules that already gave for an event are left out.
 
     Returns how many of the ids exist. Mends `failed` events. One transaction: all or nothing.
@@ -121,5 +107,27 @@ async def replay(connection: Any, event_ids: Sequence[UUID], rulebook: Rulebook)
     async with connection.transaction():
         events = await lock_for_replay(connection, event_ids)
         given = await given_rules(connection, event_ids)
-        await save(connection, events, decide_all(events, rulebook, given), again=True)
+        behind = {
+            event.id: Replayed(given.get(event.id, frozenset()), counted=event.status == "decided") for event in events
+        }
+        for run in runs(events, rulebook):
+            await _save(connection, await _decided(connection, run, rulebook, undo or {}, behind), again=True)
     return len(events)
+
+
+async def _decided(
+    connection: Any, events: Sequence[EconomicEvent], rulebook: Rulebook, undo: Undo, behind: Mapping[UUID, Replayed]
+) -> list[Decided]:
+    if all(rulebook.plan(event.event_type).is_plain for event in events):
+        now = datetime.now(UTC)
+        return [decide_plain(event, rulebook, now, behind.get(event.id, FIRST_TIME)) for event in events]
+    return await decide_run(connection, events, rulebook, undo, behind)
+
+
+async def _save(connection: Any, decided: Sequence[Decided], *, again: bool = False) -> set[UUID]:
+    failpoint.reach("decide.before_commit")
+    rows = [
+        DecidedRow(one.event.id, one.decision.ruleset_version, one.at, one.trace, one.state, one.actions)
+        for one in decided
+    ]
+    return await save_decisions(connection, rows, again=again)

@@ -3,9 +3,10 @@
 import asyncio
 from typing import Any
 
-from connect.engine.index import Rulebook
+from connect.engine.index import Rulebook, Standing
 from connect.model import Ruleset, RulesetVersion
 from connect.store.rules import live_version, read_version
+from connect.store.standing import read_building, read_standing
 from connect.telemetry import log
 
 POLL_S = 0.5
@@ -23,16 +24,22 @@ class LiveRules:
         """Takes over the live version if it is another one. Raises what the database raises."""
         async with self._pool.acquire() as connection:
             version = await live_version(connection)
+            building = frozenset(await read_building(connection))
             if version != self.rulebook.version:
-                await self.use(await read_version(connection, version))
+                await self._use(await read_version(connection, version), await read_standing(connection))
+            elif building != self.rulebook.standing.building:
+                self.rulebook = self.rulebook.standing_as(await read_standing(connection))
 
     async def use(self, published: RulesetVersion) -> None:
-        """The publishing process calls this itself, so that its next event is decided by what it just published.
+        """The publishing process calls this itself, so that its next event is decided by what it just published."""
+        async with self._pool.acquire() as connection:
+            standing = await read_standing(connection)
+        await self._use(published, standing)
 
-        Compiling happens in a thread: thousands of rules take seconds, and events come in meanwhile.
-        """
+    async def _use(self, published: RulesetVersion, standing: Standing) -> None:
+        """Compiling happens in a thread: thousands of rules take seconds, and events come in meanwhile."""
         compiled = await asyncio.to_thread(
-            Rulebook.compile, published.version, published.document, published.rule_versions
+            Rulebook.compile, published.version, published.document, published.rule_versions, standing
         )
         if compiled.version < self.rulebook.version:
             return  # a later publish was compiled faster

@@ -12,20 +12,18 @@ from typing import Any, Literal
 from uuid import UUID
 
 import asyncpg
-import msgspec
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import Struct, field
 
 from connect import failpoint
-from connect.engine.command import encode_command
-from connect.engine.decide import State, decide
+from connect.engine.index import Rulebook
 from connect.errors import ConnectError, DatabaseUnavailable, EventConflict, InvalidEvent, Overloaded
+from connect.intake.deciding import Decided, Undo, decide_plain, decide_run, runs
 from connect.intake.live import LiveRules
 from connect.intake.normalize import NormalEvent
 from connect.model import EconomicEvent, RewardAction, Warning_
 from connect.store.actions import actions_of_events
-from connect.store.events import EventRow, StoredEvent, record, record_impatiently, stored_events
-from connect.telemetry import DECIDE_SECONDS, EVENTS, GROUP_COMMIT_SIZE, event_type_label, log
+from connect.store.events import EventRow, StoredEvent, known_identities, record, record_impatiently, stored_events
+from connect.telemetry import EVENTS, GROUP_COMMIT_SIZE, event_type_label, log
 
 GROUP_MAX = 500
 """Events in one commit; throughput is flat beyond."""
@@ -88,9 +86,10 @@ class _Waiting(Struct):
 class Recorder:
     """The one way in: every channel submits here."""
 
-    def __init__(self, pool: Any, rules: LiveRules, *, queue_max: int = 5000) -> None:
+    def __init__(self, pool: Any, rules: LiveRules, *, queue_max: int = 5000, undo: Undo | None = None) -> None:
         self._pool = pool
         self._rules = rules
+        self._undo = undo or {}
         self._queue_max = queue_max
         self._waiting: list[_Waiting] = []
         self._characters = 0
@@ -185,64 +184,123 @@ class Recorder:
     async def _record(self, group: list[_Waiting]) -> None:
         """Records a group, and answers each of it by what is then stored."""
         async with self._pool.acquire() as connection:
-            rows, warnings, fresh = await self._write(connection, group)
+            written = await self._write(connection, group)
             failpoint.reach("intake.after_commit")
-            created = {identity: row for identity, row in rows.items() if row.event.id in fresh}
+            created = {identity: row for identity, row in written.rows.items() if row.event.id in written.fresh}
             old = [waiting.identity for waiting in group if waiting.identity not in created]
             stored = await stored_events(connection, old) if old else {}
             known = await actions_of_events(connection, [found.event.id for found in stored.values()]) if stored else {}
         for waiting in group:
             if row := created.get(waiting.identity):
-                _resolve(waiting, _created(row, warnings.get(waiting.identity, ())))
+                _resolve(waiting, _created(row, written.warnings.get(waiting.identity, ())))
             else:
                 found = stored.get(waiting.identity)
                 _resolve(waiting, _not_new(waiting.normal, found, known.get(found.event.id, []) if found else []))
 
-    async def _write(self, connection: Any, group: list[_Waiting]) -> tuple[Rows, Warned, set[UUID]]:
+    async def _write(self, connection: Any, group: list[_Waiting]) -> "_Written":
         """The group's rows and which of them were new; undecided when a lock is, or was lately, held too long."""
+        written = _Written()
+        waiting = [one for one in group if one.normal.refusal is None]
         undecided = time.monotonic() < self._undecided_until
-        rows, warnings = self._prepare(group, undecided=undecided)
-        write = record_impatiently if undecided else record
         try:
-            fresh = await _with_retries(write, connection, rows)
+            if not undecided:
+                await self._write_decided(connection, waiting, written)
         except LOCKED:
-            if undecided:
-                raise
+            undecided = True
             self._undecided_until = time.monotonic() + UNDECIDED_FOR_S
-            log.warning("intake.lock_held", events=len(rows), undecided_for_s=UNDECIDED_FOR_S)
-            rows, warnings = self._prepare(group, undecided=True)
-            fresh = await _with_retries(record_impatiently, connection, rows)
-        return rows, warnings, fresh
+            log.warning("intake.lock_held", events=len(waiting) - len(written.rows), undecided_for_s=UNDECIDED_FOR_S)
+        rest = {one.identity: _undecided_row(one.normal) for one in waiting if one.identity not in written.rows}
+        write = record_impatiently if undecided else record
+        written.take(rest, await _with_retries(write, connection, rest))
+        return written
 
-    def _prepare(self, group: list[_Waiting], *, undecided: bool) -> tuple[Rows, Warned]:
-        """The rows of the acceptable events (the others are only looked up), decided by one rulebook."""
+    async def _write_decided(self, connection: Any, waiting: list[_Waiting], written: "_Written") -> None:
+        """Decides and records what is to be decided now; what cannot be decided is left for a worker."""
         rulebook = self._rules.rulebook
-        rows: Rows = {}
-        warnings: Warned = {}
-        for waiting in group:
-            normal = waiting.normal
-            if normal.refusal is not None:
-                continue
-            rows[waiting.identity] = EventRow(normal.event, normal.fingerprint, normal.context)
-            if undecided or waiting.processing == "queued":
-                continue
+        inline = [one for one in waiting if one.processing == "inline"]
+        if all(rulebook.plan(one.normal.event.event_type).is_plain for one in inline):
+            rows = {one.identity: row for one in inline if (row := self._decided_plain(one, rulebook, written))}
+            written.take(rows, await _with_retries(record, connection, rows))
+            return
+        by_id = {one.normal.event.id: one for one in inline}
+        for run in runs([one.normal.event for one in inline], rulebook):
+            await self._write_run(connection, [by_id[event.id] for event in run], rulebook, written)
+
+    def _decided_plain(self, one: _Waiting, rulebook: Rulebook, written: "_Written") -> EventRow | None:
+        try:
+            decided = decide_plain(one.normal.event, rulebook, datetime.now(UTC))
+        except Exception:  # one message's seam: a worker tries it alone, and its neighbours go on
+            _tell_undecidable(one)
+            return None
+        written.warnings[one.identity] = decided.decision.warnings
+        return _decided_row(one.normal, decided)
+
+    async def _write_run(self, connection: Any, run: list[_Waiting], rulebook: Rulebook, written: "_Written") -> None:
+        """One transaction: locks what the events touch, decides them, writes it all. Tried one by one when it fails."""
+        try:
+            rows, warnings = await self._transact(connection, run, rulebook)
+        except (*LOCKED, *DATABASE_GONE):
+            raise
+        except Exception:
+            if len(run) == 1:
+                _tell_undecidable(run[0])
+                return
+            for one in run:
+                await self._write_run(connection, [one], rulebook, written)
+            return
+        written.warnings.update(warnings)
+        written.take(rows, {row.event.id for row in rows.values()})
+
+    async def _transact(self, connection: Any, run: list[_Waiting], rulebook: Rulebook) -> tuple[Rows, Warned]:
+        """The rows of those that are new. A report of one of them elsewhere at once makes it begin again."""
+        failpoint.reach("intake.before_commit")
+        for left in reversed(range(RETRIES_MAX)):
             try:
-                rows[waiting.identity], warnings[waiting.identity] = decided_row(normal, rulebook)
-            except Exception:  # one message's seam: a worker tries it alone, and its neighbours go on
-                log.exception("intake.undecidable", source=normal.event.source, external_id=normal.event.external_id)
-        return rows, warnings
+                async with connection.transaction():
+                    known = await known_identities(connection, [one.identity for one in run])
+                    fresh = [one for one in run if one.identity not in known]
+                    if not fresh:
+                        return {}, {}
+                    decided = await decide_run(connection, [one.normal.event for one in fresh], rulebook, self._undo)
+                    rows = {
+                        one.identity: _decided_row(one.normal, found) for one, found in zip(fresh, decided, strict=True)
+                    }
+                    if len(await record(connection, list(rows.values()))) < len(rows):
+                        raise _Raced
+                return rows, {one.identity: found.decision.warnings for one, found in zip(fresh, decided, strict=True)}
+            except (*TRY_AGAIN, _Raced):
+                if not left:
+                    raise
+        raise AssertionError
 
 
-def decided_row(normal: NormalEvent, rulebook: Any) -> tuple[EventRow, Sequence[Warning_]]:
-    """Decides a fact that is about to be recorded."""
-    begun = time.perf_counter()
-    now = datetime.now(UTC)
-    decision = decide(normal.event, rulebook, State(now=now))
-    event = replace(normal.event, status="decided", ruleset_version=decision.ruleset_version, decided_at=now)
-    trace = msgspec.json.encode(decision.trace).decode()
-    actions = [(action, encode_command(event, action)) for action in decision.actions]
-    DECIDE_SECONDS.observe(time.perf_counter() - begun)
-    return EventRow(event, normal.fingerprint, normal.context, trace, actions), decision.warnings
+class _Raced(Exception):
+    """Another process recorded one of the events between looking and writing."""
+
+
+class _Written(Struct):
+    """What became of a group: the rows tried, the ids that were new, and warnings."""
+
+    rows: Rows = field(default_factory=dict[Identity, EventRow])
+    fresh: set[UUID] = field(default_factory=set[UUID])
+    warnings: Warned = field(default_factory=dict[Identity, Sequence[Warning_]])
+
+    def take(self, rows: Rows, fresh: set[UUID]) -> None:
+        self.rows.update(rows)
+        self.fresh |= fresh
+
+
+def _undecided_row(normal: NormalEvent) -> EventRow:
+    return EventRow(normal.event, normal.fingerprint, normal.context)
+
+
+def _decided_row(normal: NormalEvent, decided: Decided) -> EventRow:
+    return EventRow(decided.event, normal.fingerprint, normal.context, decided.trace, decided.state, decided.actions)
+
+
+def _tell_undecidable(one: _Waiting) -> None:
+    event = one.normal.event
+    log.exception("intake.undecidable", source=event.source, external_id=event.external_id)
 
 
 async def _with_retries(

@@ -7,21 +7,59 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from connect.model import ActionStatus, DispatchAttempt, Failure, RewardAction, ZonedTime
+from connect.model import ActionStatus, DispatchAttempt, Failure, RewardAction, TakenBack, ZonedTime
 from connect.store.page import Page, page
 from connect.store.pool import Connection
 
 ACTION_COLUMNS = ", ".join(RewardAction.__struct_fields__)
 
 ACTIONS_OF_EVENTS = f"SELECT {ACTION_COLUMNS} FROM reward_action WHERE event_id = ANY($1) ORDER BY created_at, id"
+LOCK_ACTIONS_OF_EVENTS = f"""
+SELECT {ACTION_COLUMNS} FROM reward_action WHERE event_id = ANY($1) ORDER BY id FOR UPDATE
+"""
+TAKE_BACK = """
+UPDATE reward_action AS action SET
+    reversed = taken.reversed,
+    status = CASE WHEN taken.cancel THEN 'cancelled' ELSE action.status END,
+    due_at = CASE WHEN taken.cancel THEN NULL ELSE action.due_at END,
+    completed_at = CASE WHEN taken.cancel THEN now() ELSE action.completed_at END
+FROM unnest($1::uuid[], $2::numeric[], $3::boolean[]) AS taken (id, reversed, cancel)
+WHERE action.id = taken.id
+"""
+# A reversal that waits goes on as the end of its original decides: an undo of what had effect, a person's matter where
+# nobody knows or the terms say so, nothing where there was no effect.
+RELEASE = """
+UPDATE reward_action AS undo SET
+    status = CASE WHEN NOT {effect} THEN 'cancelled' WHEN {review} THEN 'awaiting_approval' ELSE 'pending' END,
+    due_at = CASE WHEN {effect} AND NOT {review} THEN now() END,
+    completed_at = CASE WHEN NOT {effect} THEN now() END
+FROM reward_action AS original
+WHERE undo.reverses = original.id AND undo.status = 'blocked' AND original.id = ANY($1)
+    AND original.status IN ('completed', 'failed', 'cancelled')
+""".format(
+    effect="(original.status = 'completed' OR original.failure IS NOT DISTINCT FROM 'exhausted')",
+    review="(original.status <> 'completed' OR undo.command = 'reverse' "
+    "OR original.reversal ->> 'after_completion' = 'review')",
+)
+CASCADES = f"""
+SELECT {", ".join(f"action.{name}" for name in RewardAction.__struct_fields__)}, event.state -> 'counters' AS counters,
+    EXISTS (SELECT FROM reward_action AS undo WHERE undo.reverses = action.id) AS is_reversed
+FROM event JOIN reward_action AS action ON action.event_id = event.id
+WHERE action.rule_key = ANY($1) AND action.reverses IS NULL AND action.status <> 'cancelled' AND (
+    event.actor_user_id = ANY($2) OR event.primary_subject_user_id = ANY($2)
+    OR (event.parties <> '{{}}' AND EXISTS (
+        SELECT FROM jsonb_path_query(event.parties, '$.*[*]') AS party WHERE party #>> '{{}}' = ANY($2))))
+ORDER BY action.id FOR UPDATE OF action
+"""
 ACTION = f"SELECT {ACTION_COLUMNS} FROM reward_action WHERE id = $1"
 ATTEMPTS = """
 SELECT n, started_at, duration_ms, outcome, status_code, error, excerpt
 FROM dispatch_attempt WHERE action_id = $1 ORDER BY n
 """
-GIVEN_RULES = (
-    "SELECT event_id, array_agg(DISTINCT rule_key) AS keys FROM reward_action WHERE event_id = ANY($1) GROUP BY 1"
-)
+GIVEN_RULES = """
+SELECT event_id, array_agg(DISTINCT rule_key) AS keys FROM reward_action
+WHERE event_id = ANY($1) AND reverses IS NULL GROUP BY 1
+"""
 
 
 class ActionFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -76,6 +114,41 @@ async def actions_of_events(connection: Connection, event_ids: Sequence[UUID]) -
     for row in await connection.fetch(ACTIONS_OF_EVENTS, list(actions)):
         actions[row["event_id"]].append(to_action(row))
     return actions
+
+
+async def lock_actions_of_events(connection: Connection, event_ids: Sequence[UUID]) -> dict[UUID, list[RewardAction]]:
+    """As `actions_of_events`; no process claims, settles or changes them before the transaction ends."""
+    actions: dict[UUID, list[RewardAction]] = {event_id: [] for event_id in event_ids}
+    for row in await connection.fetch(LOCK_ACTIONS_OF_EVENTS, list(actions)):
+        actions[row["event_id"]].append(to_action(row))
+    return actions
+
+
+async def lock_cascades(
+    connection: Connection, rules: Sequence[str], users: Sequence[str]
+) -> list[tuple[RewardAction, dict[str, Any], bool]]:
+    """Live actions of these rules in events that name these users, with the counters read, and whether reversed."""
+    found: list[tuple[RewardAction, dict[str, Any], bool]] = []
+    for row in await connection.fetch(CASCADES, list(rules), list(users)):
+        columns = dict(row)
+        counters, is_reversed = columns.pop("counters"), columns.pop("is_reversed")
+        found.append((to_action(columns), counters or {}, is_reversed))
+    return found
+
+
+async def take_back(connection: Connection, taken: Sequence[TakenBack]) -> None:
+    """Carries out what decisions do to actions that stood before them; reversals of cancelled ones end with them."""
+    if not taken:
+        return
+    rows = sorted(taken, key=lambda one: one.action_id)
+    ids = [one.action_id for one in rows]
+    await connection.execute(TAKE_BACK, ids, [one.reversed for one in rows], [one.cancel for one in rows])
+    await release(connection, ids)
+
+
+async def release(connection: Connection, ended: Sequence[UUID]) -> None:
+    """Lets the reversals go on that waited for the end of these actions."""
+    await connection.execute(RELEASE, list(ended))
 
 
 async def given_rules(connection: Connection, event_ids: Sequence[UUID]) -> dict[UUID, frozenset[str]]:

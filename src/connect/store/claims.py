@@ -11,6 +11,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from connect.model import ClaimedCommand, DispatchAttempt, Settlement, Target
+from connect.store.actions import release
 from connect.store.pool import Connection
 
 GIVE_UP_BATCH = 500
@@ -67,7 +68,7 @@ UPDATE reward_action AS action SET
     reference = coalesce(answered.reference, action.reference), completed_at = answered.completed_at
 FROM answered
 WHERE action.id = answered.id AND action.status = 'dispatched' AND action.attempts = answered.n
-RETURNING action.id
+RETURNING action.id, action.reversed > 0 AND action.due_at IS NULL AS releases
 """
 
 SETTLEMENT_COLUMNS = ("id", "n", "status", "retries", "failure", "due_at", "accepted_at", "last_error", "reference",
@@ -89,6 +90,11 @@ WHERE id = ANY(ARRAY(
     FOR UPDATE OF action SKIP LOCKED
 ))
 RETURNING id, target
+"""
+
+ENDED_UNRELEASED = f"""
+SELECT DISTINCT original.id FROM reward_action AS undo JOIN reward_action AS original ON original.id = undo.reverses
+WHERE undo.status = 'blocked' AND original.status IN ('completed', 'failed', 'cancelled') LIMIT {GIVE_UP_BATCH}
 """
 
 DUE_BY_TARGET = """
@@ -151,7 +157,18 @@ async def settle(connection: Connection, settled: Sequence[tuple[Settlement, Dis
     attempts = [attempt for _, attempt in ordered]
     columns = [[getattr(state, name) for state in states] for name in SETTLEMENT_COLUMNS]
     columns += [[getattr(attempt, name) for attempt in attempts] for name in ATTEMPT_COLUMNS]
-    return {row["id"] for row in await connection.fetch(SETTLE, *columns)}
+    rows = await connection.fetch(SETTLE, *columns)
+    if ended := [row["id"] for row in rows if row["releases"]]:
+        await release(connection, ended)  # a crash before this is mended by `release_ended`
+    return {row["id"] for row in rows}
+
+
+async def release_ended(connection: Connection) -> int:
+    """Lets reversals go on whose original has ended and nobody told them; returns how many originals that were."""
+    ended = [row["id"] for row in await connection.fetch(ENDED_UNRELEASED)]
+    if ended:
+        await release(connection, ended)
+    return len(ended)
 
 
 async def give_up(connection: Connection, targets: Mapping[str, Target]) -> list[tuple[UUID, str]]:

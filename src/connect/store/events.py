@@ -28,6 +28,8 @@ class EventRow(Struct, frozen=True):
     context: str
     """The event's context as JSON text, encoded once."""
     trace: str | None = None
+    state: str | None = None
+    """The state values the decision read, as JSON text."""
     actions: Sequence[tuple[RewardAction, str]] = ()
     """Each action with the body of its command."""
 
@@ -51,18 +53,18 @@ _ACTION_LIST = ", ".join(ACTION_ROW_COLUMNS)
 RECORD_EVENTS = """
     INSERT INTO event (id, source, external_id, event_type, occurred_at, received_at, actor_user_id,
         primary_subject_user_id, parties, context, extensions, effects, status, ruleset_version, decided_at,
-        fingerprint, trace, decide_at)
+        fingerprint, trace, decide_at, state)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
         $7::text[], $8::text[], $9::jsonb[], $10::jsonb[], $11::jsonb[], $12::text[], $13::text[], $14::integer[],
-        $15::timestamptz[], $16::bytea[], $17::jsonb[], $18::timestamptz[])
+        $15::timestamptz[], $16::bytea[], $17::jsonb[], $18::timestamptz[], $19::jsonb[])
     ON CONFLICT (source, external_id) DO NOTHING
     RETURNING id
 """
 RECORD_WITH_ACTIONS = f"""
 WITH recorded AS ({RECORD_EVENTS}), owed AS (
     INSERT INTO reward_action ({_ACTION_LIST})
-    SELECT {_ACTION_LIST} FROM jsonb_to_recordset($19::jsonb) AS action ({ACTION_ROW})
-    WHERE event_id IN (SELECT id FROM recorded)
+    SELECT {_ACTION_LIST} FROM jsonb_to_recordset($20::jsonb) AS action ({ACTION_ROW})
+    WHERE event_id IN (SELECT id FROM recorded) OR reverses IS NOT NULL
     ON CONFLICT (id) DO NOTHING
 )
 SELECT id FROM recorded
@@ -73,6 +75,10 @@ IMPATIENTLY = "SET LOCAL lock_timeout = '200ms'"
 STORED = f"""
 SELECT {EVENT_COLUMNS}, fingerprint FROM event
 WHERE (source, external_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+"""
+
+KNOWN = """
+SELECT source, external_id FROM event WHERE (source, external_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
 """
 
 CLAIM_TO_DECIDE = f"""
@@ -100,21 +106,24 @@ WHERE id = ANY($1) AND status = 'received'
 SAVE_DECISIONS = f"""
 WITH decided AS (
     UPDATE event SET status = 'decided', ruleset_version = d.ruleset_version, decided_at = d.decided_at,
-        trace = d.trace, decide_at = NULL, failure = NULL
-    FROM unnest($1::uuid[], $2::integer[], $3::timestamptz[], $4::jsonb[]) AS d (id, ruleset_version, decided_at, trace)
+        trace = d.trace, state = d.state, decide_at = NULL, failure = NULL
+    FROM unnest($1::uuid[], $2::integer[], $3::timestamptz[], $4::jsonb[], $7::jsonb[])
+        AS d (id, ruleset_version, decided_at, trace, state)
     WHERE event.id = d.id AND (event.status = 'received' OR $6)
     RETURNING event.id
 ), owed AS (
     INSERT INTO reward_action ({_ACTION_LIST})
     SELECT {_ACTION_LIST} FROM jsonb_to_recordset($5::jsonb) AS action ({ACTION_ROW})
-    WHERE event_id IN (SELECT id FROM decided)
+    WHERE event_id IN (SELECT id FROM decided) OR reverses IS NOT NULL
     ON CONFLICT (id) DO NOTHING
 )
 SELECT id FROM decided
 """
 
 LOCK_FOR_REPLAY = f"SELECT {EVENT_COLUMNS} FROM event WHERE id = ANY($1) ORDER BY id FOR UPDATE"
+LOCK_TO_DECIDE = "SELECT id FROM event WHERE id = ANY($1) AND status = 'received' ORDER BY id FOR UPDATE SKIP LOCKED"
 EVENT = f"SELECT {EVENT_COLUMNS} FROM event WHERE id = $1"
+EVENTS = f"SELECT {EVENT_COLUMNS} FROM event WHERE id = ANY($1)"
 TRACE = "SELECT trace, failure FROM event WHERE id = $1"
 
 
@@ -169,6 +178,7 @@ async def record(connection: Connection, rows: Sequence[EventRow]) -> set[UUID]:
         [row.fingerprint for row in ordered],
         [None if row.trace is None else RawJson(row.trace) for row in ordered],
         [event.received_at if event.status == "received" else None for event in events],
+        [None if row.state is None else RawJson(row.state) for row in ordered],
         *([_action_rows(actions)] if actions else []),
     )
     return {row["id"] for row in recorded}
@@ -182,6 +192,12 @@ async def stored_events(
         STORED, [source for source, _ in identities], [external for _, external in identities]
     )
     return {(row["source"], row["external_id"]): StoredEvent(to_event(row), row["fingerprint"]) for row in rows}
+
+
+async def known_identities(connection: Connection, identities: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of these (source, external_id) are stored."""
+    rows = await connection.fetch(KNOWN, [source for source, _ in identities], [external for _, external in identities])
+    return {(row["source"], row["external_id"]) for row in rows}
 
 
 async def claim_to_decide(connection: Connection, count: int, *, fresh: bool) -> list[EconomicEvent]:
@@ -205,27 +221,42 @@ async def give_back(
     await connection.execute(GIVE_BACK, list(event_ids), after_s, failure, uncount)
 
 
-async def save_decisions(
-    connection: Connection,
-    decided: Sequence[tuple[UUID, int, datetime, str]],
-    actions: Sequence[tuple[RewardAction, str]],
-    *,
-    again: bool = False,
-) -> set[UUID]:
-    """Stores (event id, ruleset version, moment, trace) with the actions; returns the ids that this call decided.
+class DecidedRow(Struct, frozen=True):
+    """What deciding a stored event gave."""
+
+    event_id: UUID
+    ruleset_version: int
+    decided_at: datetime
+    trace: str
+    state: str | None
+    actions: Sequence[tuple[RewardAction, str]]
+
+
+async def save_decisions(connection: Connection, decided: Sequence[DecidedRow], *, again: bool = False) -> set[UUID]:
+    """Stores decisions with their actions; returns the ids that this call decided.
 
     Events decided meanwhile by another process are left alone, unless `again` (a replay, which holds their rows).
     """
     rows = await connection.fetch(
         SAVE_DECISIONS,
-        [row[0] for row in decided],
-        [row[1] for row in decided],
-        [row[2] for row in decided],
-        [RawJson(row[3]) for row in decided],
-        _action_rows(actions),
+        [row.event_id for row in decided],
+        [row.ruleset_version for row in decided],
+        [row.decided_at for row in decided],
+        [RawJson(row.trace) for row in decided],
+        _action_rows([action for row in decided for action in row.actions]),
         again,
+        [None if row.state is None else RawJson(row.state) for row in decided],
     )
     return {row["id"] for row in rows}
+
+
+async def lock_to_decide(connection: Connection, event_ids: Sequence[UUID]) -> set[UUID]:
+    """Of these, the events that still wait to be decided and nobody else is deciding; locked."""
+    return {row["id"] for row in await connection.fetch(LOCK_TO_DECIDE, list(event_ids))}
+
+
+async def read_events(connection: Connection, event_ids: Sequence[UUID]) -> dict[UUID, EconomicEvent]:
+    return {row["id"]: to_event(row) for row in await connection.fetch(EVENTS, list(event_ids))}
 
 
 async def lock_for_replay(connection: Connection, event_ids: Sequence[UUID]) -> list[EconomicEvent]:

@@ -5,6 +5,7 @@ Each leaves an audit row: who (`actor`), the note, the filter and the count.
 The guards say in SQL what `dispatch.lifecycle.allowed` says in Python; a test holds the two together.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 from uuid import UUID
 
@@ -16,7 +17,9 @@ from connect.store.actions import ACTION_COLUMNS, ActionFilter, read_action, to_
 from connect.store.pool import Connection
 
 GUARDS: dict[Operation, str] = {
-    "retry": "status = 'failed'",
+    # What was taken back, or may be, is not sent again.
+    "retry": """status = 'failed' AND reversed = 0 AND NOT EXISTS (
+        SELECT FROM reward_action AS undo WHERE undo.reverses = reward_action.id AND undo.status <> 'cancelled')""",
     "cancel": "(status = 'failed' OR (status = 'pending' AND attempts = 0))",
     "approve": "status = 'awaiting_approval'",
     "reject": "status = 'awaiting_approval'",
@@ -29,7 +32,7 @@ CHANGES: dict[Operation, str] = {
     "reject": "status = 'cancelled', completed_at = now()",
 }
 NEEDED: dict[Operation, str] = {
-    "retry": "only a failed action can be retried",
+    "retry": "only a failed action that nothing takes back can be retried",
     "cancel": "only an action that was never sent, or one that failed, can be cancelled",
     "approve": "only an action that awaits approval can be approved",
     "reject": "only an action that awaits approval can be rejected",
@@ -44,12 +47,32 @@ WITH changed AS (
 SELECT * FROM changed
 """
 
+OPERABLE = "SELECT id FROM reward_action WHERE {guard} AND {condition} ORDER BY id"
+EVENTS_BEHIND = """
+SELECT DISTINCT coalesce(original.event_id, action.event_id) AS event_id
+FROM reward_action AS action LEFT JOIN reward_action AS original ON original.id = action.reverses
+WHERE action.id = ANY($1)
+"""
+# Approved reversals that waited: from now on their amount is out of what their originals hold.
+FREE_CLAIMS = """
+WITH approved AS (
+    UPDATE reward_action SET frees_claim = true
+    WHERE id = ANY($1) AND reverses IS NOT NULL AND NOT frees_claim AND status = 'pending'
+    RETURNING reverses, amount
+), freed AS (
+    SELECT reverses AS id, sum(amount) AS amount FROM approved GROUP BY 1
+)
+UPDATE reward_action AS original SET reversed = least(original.amount, original.reversed + freed.amount)
+FROM freed WHERE original.id = freed.id
+"""
+UNSENT = "SELECT id FROM reward_action WHERE rule_key = $1 AND status = 'pending' AND attempts = 0 ORDER BY id"
+
 COUNT = "SELECT count(*) FROM reward_action WHERE {guard} AND {condition}"
 
 # Locked in the order of ids; nothing is changed unless the count is the expected one.
 MANY = """
 WITH matched AS MATERIALIZED (
-    SELECT id FROM reward_action WHERE {guard} AND {condition} ORDER BY id FOR UPDATE
+    SELECT id FROM reward_action WHERE id = ANY($6) AND {guard} AND {condition} ORDER BY id FOR UPDATE
 ), counted AS MATERIALIZED (
     SELECT count(*) AS matched FROM matched
 ), changed AS (
@@ -104,17 +127,39 @@ async def count_operable(connection: Connection, operation: Operation, filters: 
     return await connection.fetchval(COUNT.format(guard=GUARDS[operation], condition=condition), *values)
 
 
+async def operable(connection: Connection, operation: Operation, filters: ActionFilter) -> list[UUID]:
+    """The actions that match the filter and are in a state for it. Raises `Invalid` on an empty filter."""
+    condition, values = _condition(filters, first=1)
+    rows = await connection.fetch(OPERABLE.format(guard=GUARDS[operation], condition=condition), *values)
+    return [row["id"] for row in rows]
+
+
+async def events_behind(connection: Connection, action_ids: Sequence[UUID]) -> list[UUID]:
+    """The events that gave these actions; of a reversal, the event that gave what it takes back."""
+    return [row["event_id"] for row in await connection.fetch(EVENTS_BEHIND, list(action_ids))]
+
+
+async def unsent(connection: Connection, rule_key: str) -> list[UUID]:
+    return [row["id"] for row in await connection.fetch(UNSENT, rule_key)]
+
+
+async def free_claims(connection: Connection, action_ids: Sequence[UUID]) -> None:
+    """Takes approved reversals among these out of what their originals hold."""
+    await connection.execute(FREE_CLAIMS, list(action_ids))
+
+
 async def operate_all(
-    connection: Connection, operation: Operation, filters: ActionFilter, *, expect: int, actor: str, note: str = ""
-) -> int:
-    """Does it to every action that matches and is in a state for it, all or none, and returns how many.
+    connection: Connection, operation: Operation, filters: ActionFilter, *, only: Sequence[UUID], expect: int,
+    actor: str, note: str = "",
+) -> int:  # fmt: skip
+    """Does it to those of `only` that match and are in a state for it, all or none, and returns how many.
 
     Raises `CountChanged` when they are not `expect`, `Invalid` on an empty filter.
     """
-    condition, values = _condition(filters, first=6)
+    condition, values = _condition(filters, first=7)
     query = MANY.format(change=CHANGES[operation], guard=GUARDS[operation], condition=condition)
     detail: dict[str, Any] = {"count": expect, "filter": _given(filters)}
-    matched = await connection.fetchval(query, expect, actor, operation, _checked(note), detail, *values)
+    matched = await connection.fetchval(query, expect, actor, operation, _checked(note), detail, list(only), *values)
     if matched != expect:
         raise CountChanged(
             f"{matched} actions match now and {expect} were expected: nothing was changed; count again (dry_run)",

@@ -5,9 +5,11 @@ from typing import Any
 
 import msgspec
 
+from connect.engine.standing import promises
 from connect.errors import NotFound, VersionStale
 from connect.model import RewardRule, Ruleset, RulesetVersion
 from connect.store.pool import Connection
+from connect.store.standing import keep_promises
 
 LIVE = "SELECT version FROM ruleset_live"
 LOCK_LIVE = "SELECT version FROM ruleset_live FOR UPDATE"
@@ -127,6 +129,7 @@ async def _make_live(connection: Connection, version: int, document: Ruleset, au
     numbers = await _number_rules(connection, version, document)
     await connection.execute(MARK_PUBLISHED, version, numbers, note)
     await connection.execute(SET_LIVE, version)
+    await keep_promises(connection, promises(document), version)
     await connection.execute(AUDIT, author, "publish", f"ruleset/{version}", note, {})
     return await read_version(connection, version)
 

@@ -196,7 +196,7 @@ class Giving:
 def safety_key(weighed: Weighed, unit: str) -> str:
     """Of the day of deciding: the rail bounds what leaves in a day, whenever it was earned."""
     zone = weighed.rulebook.zone
-    return f"safety|{unit}|{zone.key}|{local_date(weighed.state.now, zone).isoformat()}"
+    return f"safety|{unit}|{zone.key}|{local_date(weighed.state.today or weighed.state.now, zone).isoformat()}"
 
 
 def _trace(candidate: Candidate, gave: bool, denials: list[Denial]) -> RuleTrace:

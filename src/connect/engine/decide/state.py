@@ -36,6 +36,8 @@ class State(Struct, frozen=True, kw_only=True):
     """Loaded by the shell under the locks that `needs` and `claims` asked for. `memory` is changed by deciding."""
 
     now: datetime
+    today: datetime | None = None
+    """The day that rails are kept for, where it was settled before `now`."""
     memory: Memory = field(default_factory=Memory)
     given: frozenset[str] = frozenset()
     """Keys of rules that already gave for this event, in any version: a replay leaves them out."""

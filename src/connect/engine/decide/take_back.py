@@ -80,10 +80,10 @@ class Taking:
 
     def _next(self, action: RewardAction, terms: ReversalTerms) -> tuple[ActionStatus | None, str]:
         """The state a reversal begins in; None where nothing is to be sent."""
-        if terms.after_completion == "keep" and action.status == "completed":
-            return None, "kept, as its terms say"
         if action.status == "failed":
             return "awaiting_approval", "its effect is unknown: a person decides"
+        if terms.after_completion == "keep" and action.attempts:
+            return None, "kept, as its terms say"
         if action.status != "completed":
             return "blocked", "waits for the original's end"
         if terms.after_completion == "review":

@@ -31,7 +31,7 @@ CREATE INDEX reward_action_reversals ON reward_action (reverses) WHERE reverses 
 CREATE INDEX reward_action_of_budget ON reward_action (budget) WHERE budget IS NOT NULL;
 
 CREATE TABLE state (
-    key         text        PRIMARY KEY,
+    key         text COLLATE "C" PRIMARY KEY,
     value       numeric     NOT NULL DEFAULT 0,
     detail      jsonb,
     computed_at timestamptz

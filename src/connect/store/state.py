@@ -1,0 +1,221 @@
+"""What rules remember: rows locked in the order of their keys, worked out from stored actions where they are new.
+
+A limit or a budget that has no row yet, or one from before its definition was published, is computed under its lock. So
+a limit added in mid-month starts from what was given, and one that comes back after a pause has missed nothing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from msgspec import Struct
+
+from connect.engine.limits import Slot
+from connect.engine.periods import FIRST, LAST
+from connect.engine.state import StateValue
+from connect.model import Exposure
+from connect.store.pool import Connection
+
+PUBLISH_LAG = timedelta(seconds=5)
+"""Processes follow a publish within 2 s: what they gave by the older rules meanwhile is counted after this."""
+
+MAKE_ROWS = "INSERT INTO state (key) SELECT key FROM unnest($1::text[]) AS key ORDER BY key ON CONFLICT DO NOTHING"
+LOCK_ROWS = "SELECT key, value, detail, computed_at FROM state WHERE key = ANY($1::text[]) ORDER BY key FOR UPDATE"
+SAVE_ROWS = """
+UPDATE state SET value = changed.value, detail = changed.detail,
+    computed_at = CASE WHEN changed.computed THEN clock_timestamp() ELSE state.computed_at END
+FROM unnest($1::text[], $2::numeric[], $3::jsonb[], $4::boolean[]) AS changed (key, value, detail, computed)
+WHERE state.key = changed.key
+"""
+NOW = "SELECT clock_timestamp()"
+
+_LIVE = "action.reverses IS NULL AND action.status <> 'cancelled' AND action.reversed < action.amount"
+_WANTED = """
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[],
+    $8::text[]) AS wanted (key, rule_key, formerly, subject, role, start, until, unit)
+"""
+_MINE = f"""
+    action.rule_key IN (wanted.rule_key, wanted.formerly) AND action.occurred_at >= wanted.start
+    AND action.occurred_at < wanted.until AND (wanted.unit = '' OR action.unit = wanted.unit) AND {_LIVE}
+"""
+_ACTIONS = {
+    "recipient": f"""FROM reward_action AS action
+        WHERE action.user_id = wanted.subject AND (wanted.role = '' OR action.recipient_role = wanted.role)
+            AND {_MINE}""",
+    "rule": f"FROM reward_action AS action WHERE {_MINE}",
+    "actor": f"""FROM event JOIN reward_action AS action ON action.event_id = event.id
+        WHERE event.actor_user_id = wanted.subject AND {_MINE}""",
+    "subject": f"""FROM event JOIN reward_action AS action ON action.event_id = event.id
+        WHERE event.primary_subject_user_id = wanted.subject AND {_MINE}""",
+    "party": f"""FROM event JOIN reward_action AS action ON action.event_id = event.id
+        WHERE event.parties <> '{{}}' AND {_MINE} AND (
+            event.parties @> jsonb_build_object(wanted.role, wanted.subject)
+            OR event.parties @> jsonb_build_object(wanted.role, jsonb_build_array(wanted.subject)))""",
+}
+USED = {
+    scope: f"""
+SELECT wanted.key, used.uses, used.amount {_WANTED}, LATERAL (
+    SELECT count(DISTINCT action.event_id) AS uses, coalesce(sum(action.amount - action.reversed), 0) AS amount
+    {actions}
+) AS used
+"""
+    for scope, actions in _ACTIONS.items()
+}
+ENTRIES = {
+    scope: f"""
+SELECT wanted.key, given.occurred_at, given.amount {_WANTED}, LATERAL (
+    SELECT min(action.occurred_at) AS occurred_at, sum(action.amount - action.reversed) AS amount {actions}
+    GROUP BY action.event_id
+) AS given
+"""
+    for scope, actions in _ACTIONS.items()
+}
+SPENT = """
+SELECT wanted.key, coalesce(sum(CASE WHEN NOT action.refills THEN action.amount
+    WHEN action.status = 'cancelled' THEN 0 ELSE action.amount - action.reversed END), 0) AS amount
+FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted (key, name, unit)
+LEFT JOIN reward_action AS action
+    ON action.budget = wanted.name AND action.unit = wanted.unit AND action.reverses IS NULL
+GROUP BY wanted.key
+"""
+
+EXPOSE = """
+INSERT INTO exposure (experiment, user_id, arm, propensity, rule_key, event_id, ruleset_version, first_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[], $5::text[], $6::uuid[], $7::integer[],
+    $8::timestamptz[]) ORDER BY 1, 2
+ON CONFLICT DO NOTHING
+"""
+
+
+class LockedRow(Struct, frozen=True):
+    stored: StateValue
+    computed_at: datetime | None
+
+
+class Reach(Struct):
+    """A sliding limit's slot and the moments it is asked about."""
+
+    slot: Slot
+    first: datetime
+    last: datetime
+
+
+async def database_now(connection: Connection) -> datetime:
+    """By the server's clock, at the time of asking: after locks were taken, it orders decisions as the locks did."""
+    return await connection.fetchval(NOW)
+
+
+async def lock(connection: Connection, keys: Iterable[str]) -> dict[str, LockedRow]:
+    """The rows of these keys, made where they are missing, locked until the transaction ends."""
+    wanted = sorted(keys)
+    if not wanted:
+        return {}
+    await connection.execute(MAKE_ROWS, wanted)
+    return {
+        row["key"]: LockedRow(StateValue(Decimal(row["value"]), row["detail"]), row["computed_at"])
+        for row in await connection.fetch(LOCK_ROWS, wanted)
+    }
+
+
+async def used(connection: Connection, slots: Sequence[Slot]) -> dict[str, StateValue]:
+    """What the stored actions come to for each slot of a calendar period."""
+    values: dict[str, StateValue] = {}
+    for scope, group in _by_scope(slots).items():
+        for row in await connection.fetch(USED[scope], *_columns([(slot, None, None) for slot in group])):
+            slot = next(one for one in group if one.key == row["key"])
+            values[row["key"]] = StateValue(Decimal(row["uses"] if slot.meter.measure == "uses" else row["amount"]))
+    return values
+
+
+async def window_entries(connection: Connection, reaches: Sequence[Reach]) -> dict[str, list[tuple[datetime, Decimal]]]:
+    """What was given near the moments that sliding limits are asked about, sorted."""
+    entries: dict[str, list[tuple[datetime, Decimal]]] = {reach.slot.key: [] for reach in reaches}
+    by_key = {reach.slot.key: reach for reach in reaches}
+    for scope, group in _by_scope([reach.slot for reach in reaches]).items():
+        spans = [_span(by_key[slot.key]) for slot in group]
+        for row in await connection.fetch(ENTRIES[scope], *_columns(spans)):
+            uses = by_key[row["key"]].slot.meter.measure == "uses"
+            entries[row["key"]].append((row["occurred_at"], Decimal(1) if uses else Decimal(row["amount"])))
+    return {key: sorted(found) for key, found in entries.items()}
+
+
+async def spent(connection: Connection, budgets: Mapping[str, tuple[str, str]]) -> dict[str, StateValue]:
+    """What the stored actions took from each budget: key -> (name, unit)."""
+    if not budgets:
+        return {}
+    names, units = [name for name, _ in budgets.values()], [unit for _, unit in budgets.values()]
+    rows = await connection.fetch(SPENT, list(budgets), names, units)
+    return {row["key"]: StateValue(Decimal(row["amount"])) for row in rows}
+
+
+async def save(connection: Connection, changes: Mapping[str, StateValue], computed: set[str]) -> None:
+    """Writes the values of locked rows. `computed`: keys whose value was worked out anew in this transaction."""
+    keys = sorted(changes)
+    if keys:
+        await connection.execute(
+            SAVE_ROWS, keys, [changes[key].value for key in keys],
+            [changes[key].detail for key in keys], [key in computed for key in keys],
+        )  # fmt: skip
+
+
+async def expose(connection: Connection, exposures: Sequence[tuple[Exposure, Any, int, datetime]]) -> None:
+    """Keeps the first meeting of each user with an experiment: (exposure, event id, ruleset version, moment)."""
+    if not exposures:
+        return
+    first = {(one.experiment, one.user_id): (one, *rest) for one, *rest in reversed(exposures)}
+    rows = [first[key] for key in sorted(first)]
+    columns = [
+        [one.experiment for one, *_ in rows], [one.user_id for one, *_ in rows], [one.arm for one, *_ in rows],
+        [one.propensity for one, *_ in rows], [one.rule for one, *_ in rows],
+        *zip(*(rest for _, *rest in rows), strict=True),
+    ]  # fmt: skip
+    await connection.execute(EXPOSE, *columns)
+
+
+def _by_scope(slots: Iterable[Slot]) -> dict[str, list[Slot]]:
+    groups: dict[str, list[Slot]] = {}
+    for slot in slots:
+        groups.setdefault(_scope(slot), []).append(slot)
+    return groups
+
+
+def _scope(slot: Slot) -> str:
+    per = slot.meter.per
+    if per == "rule":
+        return "rule"
+    if slot.meter.role_only:
+        return "recipient"
+    return per if per in ("actor", "subject") else "party"
+
+
+def _role(slot: Slot) -> str:
+    """What the query compares the role with: the recipient's own, or the name in `parties`."""
+    per = slot.meter.per
+    if slot.meter.role_only:
+        return "" if per == "recipient" else per
+    return per.removeprefix("parties.")
+
+
+def _span(reach: Reach) -> tuple[Slot, datetime, datetime]:
+    within = reach.slot.meter.within or timedelta()
+    return reach.slot, _plus(reach.first, -within), _plus(reach.last, within)
+
+
+def _plus(moment: datetime, length: timedelta) -> datetime:
+    try:
+        return moment + length
+    except OverflowError:
+        return LAST if length > timedelta() else FIRST
+
+
+def _columns(spans: Sequence[tuple[Slot, datetime | None, datetime | None]]) -> list[list[Any]]:
+    rows = [
+        (
+            slot.key, slot.meter.keys[0], slot.meter.keys[-1], slot.subject, _role(slot),
+            first or (slot.period.start if slot.period else None), last or (slot.period.end if slot.period else None),
+            "" if slot.meter.measure == "uses" else slot.meter.unit,
+        )
+        for slot, first, last in spans
+    ]  # fmt: skip
+    return [list(column) for column in zip(*rows, strict=True)]
