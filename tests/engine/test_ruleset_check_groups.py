@@ -17,6 +17,12 @@ GROUPS: list[Case] = [
         "did you mean cash?",
     ),
     (
+        grouped("{ g: { pick: first, unit: §coins } }", rule("group: g"), rule("group: g", key="s")),
+        "#/groups/g/unit",
+        "warning",
+        "the unit coins is not declared",
+    ),
+    (
         grouped("{ §g: { pick: highest } }", rule("group: g"), rule("group: g", key="s")),
         "#/groups/g",
         "error",

@@ -18,6 +18,12 @@ from tests.engine.faults import (
 
 SCHEMAS: list[Case] = [
     (
+        SCHEMA + reversed_("{ event_type: x, same: context.§oder_id }"),
+        "#/rules/0/reversal/same",
+        "error",
+        "there is no context.oder_id",
+    ),
+    (
         SCHEMA + one("condition: context.§amont > 5"),
         "#/rules/0/condition",
         "error",

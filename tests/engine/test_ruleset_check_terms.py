@@ -2,9 +2,15 @@
 
 import pytest
 
-from tests.engine.faults import ARMS, Case, amount, check_found, each, experiment, one, reversed_, rule, rules
+from tests.engine.faults import ARMS, POINTS, Case, amount, check_found, each, experiment, one, reversed_, rule, rules
 
 VARIANTS: list[Case] = [
+    (
+        one(f"variants: {ARMS}", actions=f"[ {POINTS[:-2]}, params: {{ arm: =§variant }} }} ]"),
+        "#/rules/0/actions/0/params/arm",
+        "error",
+        "by their names",
+    ),
     (
         experiment("{ by: actor, seed: s, arms: §{ a: { weight: 50 }, b: { weight: 40 } } }")
         .replace("§", "")
@@ -69,6 +75,24 @@ VARIANTS: list[Case] = [
 ]
 
 REVERSALS: list[Case] = [
+    (
+        reversed_("{ event_type: x, same: context.a, fraction: 'size(§original) > 1 ? 1 : context.b' }"),
+        "#/rules/0/reversal/fraction",
+        "error",
+        "the original event is read by its fields",
+    ),
+    (
+        reversed_("{ event_type: x, same: context.a, fraction: 1 §/ (1 - 1) }"),
+        "#/rules/0/reversal/fraction",
+        "error",
+        "division by zero",
+    ),
+    (
+        reversed_("{ event_type: x, same: context.a, fraction: §" + " * ".join(["999999999999999"] * 5) + " }"),
+        "#/rules/0/reversal/fraction",
+        "error",
+        "digits",
+    ),
     (
         reversed_("{ event_type: §purchase.completed, same: context.a }"),
         "#/rules/0/reversal/event_type",

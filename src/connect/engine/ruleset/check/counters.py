@@ -57,7 +57,6 @@ def _value(findings: Findings, counter: Counter, pointer: str, reader: Reader) -
 
 
 def _period(findings: Findings, counter: Counter, pointer: str) -> None:
-    findings.duration(f"{pointer}/within", counter.within)
     if counter.kind == "streak":
         if counter.every not in _STEPS:
             place = pointer if counter.every is None else f"{pointer}/every"

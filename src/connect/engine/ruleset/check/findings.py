@@ -5,7 +5,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-from connect.engine.compile import Uncompilable, parse_duration
 from connect.engine.expression import Problem
 from connect.engine.ruleset.positions import Place, Positions
 from connect.engine.ruleset.quoting import cut_by_comma, cut_by_comment
@@ -73,14 +72,6 @@ class Findings:
             return None
         place: Place | None = self.positions.values.get(pointer)
         return cut_by_comma(self.positions.text, place) or cut_by_comment(self.positions.text, place)
-
-    def duration(self, pointer: str, text: str | None) -> None:
-        if text is None:
-            return
-        try:
-            parse_duration(text)
-        except Uncompilable as error:
-            self.error(pointer, str(error))
 
     def unit(self, pointer: str, unit: str) -> None:
         if unit in self.ruleset.units:

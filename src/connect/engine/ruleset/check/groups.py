@@ -62,8 +62,9 @@ def _pairs(members: Placed) -> Iterator[tuple[RewardRule, RewardRule]]:
 
 
 def _unreachable_in_group(findings: Findings, name: str, members: Placed) -> None:
+    certain = [rule for _, rule in members if _always_gives(rule)]
     for pointer, rule in members:
-        before = next((other for _, other in members if _shadows(other, rule)), None)
+        before = next((other for other in certain if _shadows(other, rule)), None)
         if before is not None and rule.enabled:
             findings.warning(
                 f"{pointer}/group",
@@ -74,7 +75,7 @@ def _unreachable_in_group(findings: Findings, name: str, members: Placed) -> Non
 
 def check_stops(findings: Findings, rules: Placed) -> None:
     """Rules that come after one that always gives and then stops."""
-    stops = [rule for _, rule in rules if rule.stop]
+    stops = [rule for _, rule in rules if rule.stop and _always_gives(rule)]
     for pointer, rule in rules:
         before = next((stop for stop in stops if _shadows(stop, rule)), None)
         if before is not None and rule.enabled:
@@ -86,12 +87,11 @@ def check_stops(findings: Findings, rules: Placed) -> None:
 
 
 def _shadows(first: RewardRule, later: RewardRule) -> bool:
-    """Whether `first` comes before `later` and gives for each of its events, as far as the document can say."""
+    """Whether `first`, which always gives, comes before `later` and takes in each of its events."""
     return (
         first is not later
         and (-first.priority, first.key) < (-later.priority, later.key)
         and covers(first.event_type, later.event_type)
-        and _always_gives(first)
         and (first.starts_at is None or (later.starts_at is not None and first.starts_at <= later.starts_at))
         and (first.ends_at is None or (later.ends_at is not None and later.ends_at <= first.ends_at))
     )

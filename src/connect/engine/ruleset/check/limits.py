@@ -8,7 +8,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from connect.engine.amounts import format_amount, round_amount
-from connect.engine.compile import Uncompilable, parse_duration
+from connect.engine.compile import parse_duration
 from connect.engine.ruleset.check.caps import read_cap
 from connect.engine.ruleset.check.findings import Findings
 from connect.model import Effect, Every, Limit, RewardRule
@@ -101,11 +101,7 @@ def _measures(findings: Findings, rule: RewardRule, place: int, pointer: str) ->
         hint = "`every: day` follows the calendar, `within: 6h` slides; leave one of them out"
         findings.error(pointer, "a limit needs either `every` or `within`", hint)
     elif limit.within is not None:
-        try:
-            within = parse_duration(limit.within)
-        except Uncompilable as error:
-            timed = False
-            findings.error(f"{pointer}/within", str(error))
+        within = parse_duration(limit.within)
     if limit.uses is None and limit.amount is None:
         findings.error(
             pointer,

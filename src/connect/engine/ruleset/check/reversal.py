@@ -89,7 +89,7 @@ def check_fraction(findings: Findings, fraction: str | int, pointer: str, event_
 def _check_constant(findings: Findings, amount: Amount, pointer: str) -> None:
     constant = amount.evaluate(make_activation({}))
     if isinstance(constant, Failed):
-        findings.error(pointer, constant.reason)
+        findings.error(pointer, constant.reason, "write a fraction from 0 to 1, such as 0.5")
     elif isinstance(constant, Decimal) and not 0 <= constant <= 1:
         findings.error(
             pointer, f"the fraction is {constant}, outside 0 to 1", "1 takes back the whole, 0.5 one half; 50 % is 0.5"

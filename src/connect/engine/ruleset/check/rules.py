@@ -79,7 +79,6 @@ class _Action(Struct, frozen=True):
     def check(self) -> Payout:
         findings, effect, pointer = self.findings, self.effect, self.pointer
         findings.unit(f"{pointer}/unit", effect.unit)
-        findings.duration(f"{pointer}/hold", effect.hold)
         if (effect.recipient is None) == (effect.each is None):
             findings.error(
                 pointer,
@@ -165,7 +164,7 @@ class _Action(Struct, frozen=True):
             return None
         constant = amount.evaluate(make_activation({}))
         if isinstance(constant, Failed):
-            findings.error(pointer, constant.reason)
+            findings.error(pointer, constant.reason, "the amount is the same each time: write one that can be given")
         elif constant == 0:
             findings.warning(pointer, "the amount is 0, so this action never gives", "write an amount above 0")
         elif isinstance(constant, Decimal) and constant < 0:
