@@ -151,3 +151,17 @@ ALL = COUNTERS
 @pytest.mark.parametrize("case", ALL, ids=lambda case: f"{case[1]} {case[3]}")
 def test_a_counter_that_cannot_count_is_told_where_it_stands(case: Case):
     check_found(*case)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "kind: sum, value: 'min(context.a * 0.5, decimal(context.b))'",
+        "kind: distinct, value: 'context.a + \"/\" + context.b', every: month",
+        "kind: streak, every: week, grace: 1, zone: context.timezone",
+        "kind: count, within: 30d, zone: Europe/Berlin, condition: [ context.a > 1, 'true' ]",
+        "kind: count, undone_by: f, same: { this: context.a, original: external_id }, fraction: original.context.b",
+    ],
+)
+def test_a_counter_that_counts_has_nothing_said_of_it(fields: str):
+    check_found(counter(f"{{ event_type: e, of: actor, {fields} }}"), "", "", "")

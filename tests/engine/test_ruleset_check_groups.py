@@ -2,6 +2,7 @@
 
 import pytest
 
+from connect.engine.ruleset import review
 from tests.engine.faults import NFT, POINTS, Case, check_found, grouped, one, rule, rules
 
 GROUPS: list[Case] = [
@@ -107,3 +108,42 @@ ALL = [*GROUPS, *REACH]
 @pytest.mark.parametrize("case", ALL, ids=lambda case: f"{case[1]} {case[3]}")
 def test_a_rule_that_others_keep_from_giving_is_told_where_it_stands(case: Case):
     check_found(*case)
+
+
+STOP = rule("stop: true", limits="limits: []")
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "expected"),
+    [
+        ("", "", True),
+        ("", "priority: 1", False),
+        ("", "event_type: purchase.refunded", False),
+        ("event_type: purchase.*", "", True),
+        ("event_type: purchase.*", "event_type: purchase.by.card", True),
+        ("event_type: purchase.*", "event_type: purchase.by.*", True),
+        ("event_type: purchase.*", "event_type: purchases.new", False),
+        ("event_type: purchase.by.*", "event_type: purchase.*", False),
+        ("starts_at: 2026-01-02T00:00:00Z", "", False),
+        ("starts_at: 2026-01-02T00:00:00Z", "starts_at: 2026-01-01T00:00:00Z", False),
+        ("starts_at: 2026-01-02T00:00:00Z", "starts_at: 2026-01-02T00:00:00Z", True),
+        ("ends_at: 2026-01-02T00:00:00Z", "", False),
+        ("ends_at: 2026-01-02T00:00:00Z", "ends_at: 2026-01-03T00:00:00Z", False),
+        ("ends_at: 2026-01-02T00:00:00Z", "ends_at: 2026-01-02T00:00:00Z", True),
+        ("enabled: false", "", False),
+        ("", "enabled: false", False),
+        ("condition: context.a > 1", "", False),
+        ("limits: [ { per: actor, every: ever, uses: 1 } ]", "", False),
+    ],
+)
+def test_a_rule_is_never_asked_only_where_one_before_it_takes_in_all_of_its_events(
+    first: str, later: str, expected: bool
+):
+    def changed(text: str, line: str) -> str:
+        lines = [known for known in text.splitlines() if line.split(":")[0] != known.split(":")[0].strip() or not line]
+        return "\n".join([*lines, f"    {line}" if line else ""]) + "\n"
+
+    text = rules(changed(STOP, first), changed(rule(key="s"), later))
+    assert ["never asked" in problem.message for problem in review(text) if problem.pointer == "#/rules/1"] == (
+        [True] if expected else []
+    )
