@@ -75,6 +75,7 @@ REMEDIES = {
     "event_too_old": "Report history with `?effects=none`, or raise CONNECT_EVENT_AGE_MAX_DAYS.",
     "event_in_future": "Mend the reporter's clock, or raise CONNECT_EVENT_AHEAD_MAX_S.",
     "ruleset_invalid": "`errors` has each fault with line and column; `connect rules check` shows them in place.",
+    "tests_red": "`errors` has each difference by test; `connect rules test` shows them beforehand. A stop is never refused.",
     "rate_limited": "Send again after `Retry-After` seconds.",
     "overloaded": "Send again after `Retry-After` seconds; nothing was recorded.",
     "database_unavailable": "Send again after `Retry-After` seconds; what was recorded is answered as a duplicate.",

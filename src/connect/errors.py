@@ -115,6 +115,10 @@ class InvalidRuleset(Invalid):
     code, title = "ruleset_invalid", "The ruleset has errors"
 
 
+class RedTests(Invalid):
+    code, title = "tests_red", "The ruleset's own tests are red"
+
+
 class RateLimited(ConnectError):
     code, status, title = "rate_limited", 429, "Too many requests"
 

@@ -10,7 +10,7 @@ import pytest
 from connect.cli.output import Exit
 from connect.cli.remote import remote
 from connect.cli.rules import publish_over
-from tests.cli.shell import RULES, Shell, shell_on
+from tests.cli.shell import Shell, shell_on
 
 ONE_MORE = """\
 version: 1
@@ -20,9 +20,11 @@ rules:
   - key: cashback
     event_type: purchase.completed
     priority: 5
+    limits: [{ per: actor, every: ever, uses: 9 }]
     actions: [{ target: points, command: credit, unit: points, recipient: actor, amount: 3 }]
   - key: welcome
     event_type: user.joined
+    limits: [{ per: actor, every: ever, uses: 1 }]
     actions: [{ target: points, command: credit, unit: points, recipient: actor, amount: 100 }]
 """
 BROKEN = """\
@@ -30,6 +32,7 @@ version: 1
 rules:
   - key: a
     event_type: x
+    limits: [{ per: actor, every: ever, uses: 1 }]
     condition:
       - context.a == 1
       - context.b === 2
@@ -59,7 +62,7 @@ async def live(shell: Shell) -> tuple[int, dict[str, int]]:
 
 async def test_a_good_file_has_no_problems_and_needs_no_server(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CONNECT_API_KEY", raising=False)
-    ran = await Shell()("rules", "check", "-", stdin=RULES.replace("points: {}", "points: {}\n  nft: {}"))
+    ran = await Shell()("rules", "check", "-", stdin=ONE_MORE.replace("nft: {}", "points: {}"))
     assert (ran.code, ran.out, ran.err) == (Exit.OK, "-: no problems\n", "")
 
 
@@ -69,13 +72,13 @@ async def test_each_error_is_shown_in_its_place_with_a_caret_and_what_to_do(tmp_
     ran = await Shell()("rules", "check", str(file))
     assert ran.code == Exit.FAILED
     lines = ran.out.splitlines()
-    place = next(number for number, line in enumerate(lines) if line.startswith(f"{file}:7:"))
+    place = next(number for number, line in enumerate(lines) if line.startswith(f"{file}:8:"))
     assert "error: " in lines[place]
     assert lines[place + 1].strip() == "- context.b === 2"
     assert lines[place + 1][lines[place + 2].index("^")] == "="
     assert "compare with ==" in lines[place + 3]
-    column = BROKEN.splitlines()[7].index("contxt") + 1
-    assert any(line.startswith(f"{file}:8:{column}: error:") for line in lines)
+    column = BROKEN.splitlines()[8].index("contxt") + 1
+    assert any(line.startswith(f"{file}:9:{column}: error:") for line in lines)
     assert lines[-1] == f"{file}: 2 error(s), 1 warning(s)"
 
 
@@ -109,13 +112,13 @@ async def test_machines_get_the_problems_as_json():
     assert ran.code == Exit.FAILED
     assert ran.json["ok"] is False
     assert [(error["pointer"], error["line"]) for error in ran.json["errors"]] == [
-        ("#/rules/0/condition/1", 7), ("#/rules/0/actions/0/amount", 8),
+        ("#/rules/0/condition/1", 8), ("#/rules/0/actions/0/amount", 9),
     ]  # fmt: skip
 
 
 async def test_warnings_are_errors_where_they_are_asked_to_be():
     plain = await Shell()("rules", "check", "-", stdin=ONE_MORE)
-    assert (plain.code, plain.out.count("-:8:56: warning: the unit points is not declared")) == (Exit.OK, 1)
+    assert (plain.code, plain.out.count("-:9:56: warning: the unit points is not declared")) == (Exit.OK, 1)
     strict = await Shell()("rules", "check", "-", "--strict", stdin=ONE_MORE)
     assert (strict.code, strict.out.splitlines()[-1]) == (Exit.FAILED, "-: 2 error(s), 0 warning(s)")
 
@@ -124,8 +127,13 @@ async def test_applying_lays_the_file_over_what_the_server_has(shell: Shell, fil
     ran = await shell("rules", "apply", str(file))
     assert ran.code == Exit.OK, ran
     assert ran.out.splitlines() == [
-        "add rule welcome",
-        "change rule cashback: actions, priority, condition",
+        "add rule welcome: user.joined gives points.credit 100 points to actor",
+        "change rule cashback: amount of points.credit.points context.amount_minor * 0.02 -> 3",
+        "change rule cashback: round of points.credit.points down -> none",
+        "change rule cashback: priority 0 -> 5",
+        'change rule cashback: condition removed: context.currency == "EUR"',
+        "change rule cashback: condition removed: context.amount_minor >= 1000",
+        "change rule cashback: limit added: 9 uses ever per actor",
         "add unit nft",
         "published as version 2",
     ]
@@ -166,7 +174,7 @@ async def test_an_explicit_setting_of_the_file_goes_over_the_servers(shell: Shel
     kept = await shell("rules", "apply", "-", "--check", stdin="version: 1\n")
     assert kept.code == Exit.OK, kept
     back = await shell("rules", "apply", "-", stdin="version: 1\ntimezone: UTC\n")
-    assert back.out.splitlines()[0] == "change timezone Europe/Prague to UTC"
+    assert back.out.splitlines()[0] == "change timezone Europe/Prague -> UTC"
 
 
 async def test_a_note_is_kept_with_the_version(shell: Shell, file: Path):

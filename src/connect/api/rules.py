@@ -12,7 +12,17 @@ from litestar.params import FromPath
 from msgspec import Struct
 from msgspec.structs import replace
 
-from connect.api.publishing import READING, WRITING, YAML, YAML_TYPES, live_ruleset, publish_change, refuse_errors
+from connect.api.publishing import (
+    READING,
+    WRITING,
+    YAML,
+    YAML_TYPES,
+    live_ruleset,
+    publish_change,
+    publish_examined,
+    refuse_errors,
+    refuse_wrong,
+)
 from connect.api.wire import (
     BATCH_BODY_MAX,
     AnyRequest,
@@ -115,15 +125,19 @@ def _put(document: Ruleset, rule: RewardRule) -> Ruleset:
 async def _write(
     request: AnyRequest, status: HTTPStatus, key: str, make: Callable[[Ruleset], RewardRule], note: str
 ) -> Response[Any]:
-    """Publishes the rule that `make` gives for the live document, checked within the same step."""
+    """Publishes the rule that `make` gives for the live document, once the whole is checked and its tests are green.
+
+    Errors of the rule are located from the rule, others from the document; the warnings are the rule's.
+    """
     warnings: list[RuleProblem] = []
 
-    def edit(document: Ruleset) -> Ruleset:
-        rule = make(document)
-        warnings[:] = _checked(rule, document)
-        return _put(document, rule)
+    def examine(document: Ruleset) -> None:
+        warnings[:] = _checked(_find(document, key), document)
+        refuse_wrong(document, f"the ruleset with the rule {key!r}")
 
-    published = await publish_change(request, edit, note, expected=if_match(request))
+    published = await publish_examined(
+        request, lambda live: _put(live, make(live)), note, expected=if_match(request), examine=examine
+    )
     body = _shown(_find(published.document, key), published.rule_versions[key], published.version, warnings)
     headers = {"ETag": etag(published.version), "Location": f"/internal/rules/{key}"}
     return Response(body, status_code=status, headers=headers)
@@ -241,13 +255,16 @@ def merge_patch(target: Any, change_: Any) -> Any:
     responses=responses(*WRITING),
 )
 async def retire_rule(request: AnyRequest, key: FromPath[str]) -> None:
-    """It leaves the live ruleset; its versions, and the actions it gave, stay."""
+    """It leaves the live ruleset; its versions, and the actions it gave, stay. Tests that name it have to go first."""
 
     def edit(document: Ruleset) -> Ruleset:
         _find(document, key)
         return replace(document, rules=[rule for rule in document.rules if rule.key != key])
 
-    await publish_change(request, edit, f"retire {key}", expected=if_match(request))
+    what = f"the ruleset without the rule {key!r}"
+    await publish_examined(
+        request, edit, f"retire {key}", expected=if_match(request), examine=lambda left: refuse_wrong(left, what)
+    )
 
 
 @get(

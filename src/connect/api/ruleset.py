@@ -10,7 +10,7 @@ from litestar import Response, get, post, put
 from litestar.params import FromPath
 from msgspec import Struct
 
-from connect.api.publishing import READING, WRITING, YAML, YAML_TYPES, live_ruleset, publish_change
+from connect.api.publishing import READING, WRITING, YAML, YAML_TYPES, live_ruleset, publish_change, refuse_red
 from connect.api.wire import (
     BATCH_BODY_MAX,
     AnyRequest,
@@ -59,13 +59,14 @@ async def show_ruleset(request: AnyRequest) -> Response[Any]:
 
 
 async def _read_ruleset(request: AnyRequest) -> Ruleset:
-    """Read and checked. Raises `InvalidRuleset` with all errors, each with line and column."""
+    """Read, checked and tested. Raises `InvalidRuleset` with all errors, each with line and column, and `RedTests`."""
     body = await read_body(request, BATCH_BODY_MAX)
     if media_type(request) not in {*YAML_TYPES, "application/json"}:
         raise MediaTypeRefused(
             f"send Content-Type: application/json or {YAML}, not {media_type(request) or 'nothing'!r}"
         )
     document, _ = await asyncio.to_thread(read_and_check, body)
+    await asyncio.to_thread(refuse_red, document)
     return document
 
 
@@ -129,7 +130,7 @@ def _sane(version: int) -> int:
     responses=responses(*WRITING),
 )
 async def add_version(request: AnyRequest) -> Response[Any]:
-    """Checked and stored, not live until it is published."""
+    """Checked, tested and stored, not live until it is published."""
     document = await _read_ruleset(request)
     async with runtime(request).pool.acquire() as connection:
         version = await add_draft(connection, document, caller(request).name, "")
@@ -147,10 +148,12 @@ async def add_version(request: AnyRequest) -> Response[Any]:
     responses=responses(*WRITING),
 )
 async def publish_version(request: AnyRequest, version: FromPath[int]) -> Response[Any]:
-    """An old version comes back as a new one (a rollback)."""
-    order = await read_optional_json(request, Publish)
+    """An old version comes back as a new one (a rollback). Refused where its tests are red by the engine of today."""
+    order, expected = await read_optional_json(request, Publish), if_match(request)
     async with runtime(request).pool.acquire() as connection:
-        expected = if_match(request)
+        found = await read_version(connection, _sane(version))
+    await asyncio.to_thread(refuse_red, found.document)
+    async with runtime(request).pool.acquire() as connection:
         published = await publish(connection, _sane(version), caller(request).name, order.note, expected=expected)
     await runtime(request).rules.use(published)
     return Response(_summary(published, live=True), headers={"ETag": etag(published.version)})

@@ -1,8 +1,9 @@
 """What the routes work with, made once by the composition root."""
 
+import asyncio
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from connect.api.auth import Authenticator
 from connect.config import Settings
@@ -16,3 +17,5 @@ class Runtime(Struct, frozen=True):
     rules: LiveRules
     recorder: Recorder
     authenticator: Authenticator
+    publishing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a change of the live rules is examined, so that writers of one process do not work in vain."""

@@ -36,7 +36,7 @@ COMMANDS = {
     ),
     "status": ("connect.cli.status:status", "Processes, lanes, oldest due, what needs a person; exit 1 if unhealthy."),
     "keys": ("connect.cli.keys:app", "Create, list and revoke API keys."),
-    "rules": ("connect.cli.rules:app", "Rules as code: check, apply, export, publish, roll back, stop."),
+    "rules": ("connect.cli.rules:app", "Rules as code: write, check, test, compare, apply, stop."),
     "events": ("connect.cli.events:app", "Send, import, explain and replay events."),
     "actions": ("connect.cli.actions:app", "List, retry, cancel, approve and reject reward actions."),
 }

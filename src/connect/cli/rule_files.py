@@ -1,17 +1,16 @@
-"""Ruleset files: read with their faults shown in place, laid over the server's, compared with it."""
+"""Ruleset files: read with their faults shown in place, and laid over what the server has."""
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec
+from msgspec.structs import replace
 
 from connect.cli.output import Exit, fail, printable, tell
-from connect.engine.ruleset import RuleProblem, check_ruleset, convert_ruleset
+from connect.engine.ruleset import Positions, RuleProblem, check_ruleset, convert_ruleset
 from connect.engine.ruleset.document import read_document
 from connect.errors import InvalidRuleset, Located
-from connect.model import Ruleset
 
 LINE_SHOWN_MAX = 100
 """Of a longer line the part around the fault is shown."""
@@ -31,7 +30,8 @@ def read_text(file: str) -> str:
 def find_problems(text: str, live: Document | None = None) -> tuple[Document, list[RuleProblem]]:
     """The document as it was written, and every fault and warning in the order of their places.
 
-    With `live` the rules are judged as they will be beside what it says, its units for instance.
+    With `live` it is judged as it will be beside what the server has, its units for instance; of what only the server
+    has, errors are told and warnings are not.
     """
     try:
         document = read_document(text)
@@ -39,8 +39,11 @@ def find_problems(text: str, live: Document | None = None) -> tuple[Document, li
         value = cast("Document", document.value) if isinstance(document.value, dict) else {}
         try:
             convert_ruleset(document.value)
-            whole = {**merge(live, value), "rules": value.get("rules", [])} if live else document.value
-            problems += check_ruleset(convert_ruleset(whole), document.positions)
+            if live:
+                found = check_ruleset(convert_ruleset(_beside(live, value)), document.positions)
+                problems += _of_file(found, document.positions)
+            else:
+                problems += check_ruleset(convert_ruleset(document.value), document.positions)
         except InvalidRuleset as error:
             known = {problem.pointer for problem in problems}
             faults = [document.positions.located(fault) for fault in error.errors if fault.pointer not in known]
@@ -48,6 +51,28 @@ def find_problems(text: str, live: Document | None = None) -> tuple[Document, li
     except InvalidRuleset as error:
         return {}, [_of_form(fault) for fault in error.errors]
     return value, sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))
+
+
+def _beside(live: Document, wanted: Document) -> Document:
+    """What would be live, with what `wanted` says at the places it has there."""
+    merged = merge(live, wanted)
+    for name in ("rules", "tests"):
+        mine = cast("list[Any]", wanted.get(name) or [])
+        keys = {_key(entry) for entry in mine}
+        merged[name] = [*mine, *(entry for entry in merged.get(name, []) if _key(entry) not in keys)]
+    return merged
+
+
+def _of_file(problems: list[RuleProblem], positions: Positions) -> list[RuleProblem]:
+    told: list[RuleProblem] = []
+    for problem in problems:
+        if "/".join(problem.pointer.split("/")[:3]) in positions.values:
+            told.append(problem)
+        elif problem.severity == "error":
+            told.append(
+                replace(problem, message=f"with this file, on the server ({problem.pointer}): {problem.message}")
+            )
+    return told
 
 
 def _of_form(fault: Located) -> RuleProblem:
@@ -72,14 +97,16 @@ def _excerpt(text: str, line: int, column: int) -> list[str]:
     return [f"    {printable(shown)}", f"    {' ' * (column - 1 - start)}^"]
 
 
-def read_checked(file: str, text: str, live: Document | None) -> Document:
-    """The document of a text without errors. Warnings are told; errors end the command."""
+def read_checked(
+    file: str, text: str, live: Document | None, *, warnings: bool = True, outcome: str = "nothing was sent"
+) -> Document:
+    """The document of a text without errors. Warnings are told; errors end the command, with what came of it."""
     document, problems = find_problems(text, live)
-    for problem in problems:
+    for problem in problems if warnings else [problem for problem in problems if problem.severity == "error"]:
         tell(spell_problem(file, text, problem))
     errors = sum(problem.severity == "error" for problem in problems)
     if errors:
-        fail(Exit.FAILED, f"{file} has {errors} error(s): nothing was sent.")
+        fail(Exit.FAILED, f"{file} has {errors} error(s): {outcome}.")
     return document
 
 
@@ -111,35 +138,3 @@ def _key(entry: Any) -> str | None:
     """What names an entry of a list: a rule's key, a test's name."""
     fields: Mapping[str, Any] = cast("Document", entry) if isinstance(entry, dict) else {}
     return fields.get("key", fields.get("name"))
-
-
-def differences(live: Document, wanted: Document) -> list[str]:
-    """What applying would change, in words; empty where both mean the same, however they are written."""
-    before, after = convert_ruleset(live), convert_ruleset(wanted)
-    changes = _entries("rule", _rules(before), _rules(after)) + _entries("unit", dict(before.units), dict(after.units))
-    for name in Ruleset.__struct_fields__:
-        if name not in {"rules", "units", "version"} and getattr(before, name) != getattr(after, name):
-            changes.append(f"change {name} {_text(getattr(before, name))} to {_text(getattr(after, name))}")
-    if not changes and before != after:
-        changes.append("change the order of the rules")
-    return changes
-
-
-def _rules(ruleset: Ruleset) -> dict[str, Any]:
-    return {rule.key: rule for rule in ruleset.rules}
-
-
-def _entries(noun: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    changes = [f"add {noun} {key}" for key in after if key not in before]
-    for key in after:
-        if key in before and after[key] != before[key]:
-            fields = [
-                name for name in after[key].__struct_fields__ if getattr(after[key], name) != getattr(before[key], name)
-            ]
-            changes.append(f"change {noun} {key}: {', '.join(fields)}")
-    return changes + [f"retire {noun} {key}" for key in before if key not in after]
-
-
-def _text(value: object) -> str:
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return text if len(text) <= LINE_SHOWN_MAX else f"{text[:LINE_SHOWN_MAX]}..."

@@ -1,14 +1,22 @@
-"""`connect rules`: rules as code, checked here and published there."""
+"""`connect rules`: rules as code, checked and tested here, published there."""
 
 from http import HTTPStatus
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cyclopts import App, Parameter
+from msgspec import Struct
 
+from connect.cli.local_rules import File, check, new, run_inline_tests
 from connect.cli.output import Cell, Exit, Output, fail, say, say_json, say_page, tell
 from connect.cli.remote import Answer, Params, Remote, remote, segment
 
-app = App(name="rules", help="Rules as code: check, apply, export, publish, roll back, stop.", help_format="plaintext")
+if TYPE_CHECKING:
+    from connect.cli.rule_changes import Change
+
+app = App(name="rules", help="Rules as code: write, check, test, compare, apply, stop.", help_format="plaintext")
+app.command(new)
+app.command(check)
+app.command(run_inline_tests, name="test")
 
 RULESET = "/internal/ruleset"
 VERSIONS = f"{RULESET}/versions"
@@ -22,42 +30,65 @@ COLUMNS: dict[str, Cell] = {
     "RULES": lambda row: len(row["rule_versions"]) or "",
     "NOTE": "note",
 }
-File = Annotated[str, Parameter(allow_leading_hyphen=True, help="The ruleset, YAML or JSON; - reads stdin.")]
 Note = Annotated[str, Parameter(help="Why; kept with the version and in the audit.")]
+Prune = Annotated[bool, Parameter(negative="", help="Retire what the file does not name.")]
+
+
+class Plan(Struct, frozen=True):
+    """What publishing a file would make of what is live."""
+
+    live: dict[str, Any]
+    document: dict[str, Any]
+    etag: str
+    changes: list["Change"]
+
+    @property
+    def version(self) -> str:
+        return self.etag.strip(QUOTE)
+
+    @property
+    def words(self) -> list[str]:
+        return [change.words for change in self.changes]
+
+
+def _plan(api: Remote, file: str, *, prune: bool) -> Plan:
+    """Ends the command where the file has errors beside what the server has."""
+    from connect.cli.rule_changes import differences
+    from connect.cli.rule_files import merge, read_checked, read_text
+
+    text = read_text(file)
+    answer = api.get(RULESET)
+    live = cast("dict[str, Any]", answer.json)
+    wanted = read_checked(file, text, None if prune else live)
+    document = wanted if prune else merge(live, wanted)
+    return Plan(live, document, answer.headers["etag"], differences(live, document))
 
 
 @app.command
-def check(file: File, /, *, strict: Annotated[bool, Parameter(negative="")] = False, output: Output = "table") -> int:
-    """Look a ruleset over on this machine: every error and warning with its line and column.
+def diff(file: File, /, *, prune: Prune = False, output: Output = "table") -> int:
+    """Say what applying a file would change on the server: every field, with its old and its new value.
 
-    Ends with 1 if there is an error. Needs no server.
+    Ends with 0 whether or not there is a difference; `connect rules apply --check` ends with 2 for scripts.
 
     Example:
 
-    connect rules check rules.yaml --strict
-
-    Parameters
-    ----------
-    strict
-        Warnings count as errors.
+    connect rules diff rules.yaml --prune
     """
-    from connect.cli.rule_files import find_problems, read_text, spell_problem
-
-    text = read_text(file)
-    _, problems = find_problems(text)
-    bad = [problem for problem in problems if strict or problem.severity == "error"]
+    plan = _plan(remote(), file, prune=prune)
     if output == "json":
-        errors, warnings = bad, [problem for problem in problems if problem not in bad]
-        say_json({"ok": not bad, "errors": errors, "warnings": warnings})
-    else:
-        for problem in problems:
-            say(spell_problem(file, text, problem))
-        say(
-            f"{file}: {len(bad)} error(s), {len(problems) - len(bad)} warning(s)"
-            if problems
-            else f"{file}: no problems"
-        )
-    return Exit.FAILED if bad else Exit.OK
+        say_json({"version": int(plan.version), "changes": [_shown(change) for change in plan.changes]})
+        return Exit.OK
+    for line in plan.words:
+        say(line)
+    if not plan.changes:
+        say(f"the server (version {plan.version}) has this already")
+    return Exit.OK
+
+
+def _shown(change: "Change") -> dict[str, str]:
+    from msgspec.structs import asdict
+
+    return {**asdict(change), "words": change.words}
 
 
 @app.command
@@ -66,14 +97,15 @@ def apply(
     /,
     *,
     check: Annotated[bool, Parameter(name="--check", negative="")] = False,
-    prune: Annotated[bool, Parameter(negative="")] = False,
+    prune: Prune = False,
     note: Note = "",
     output: Output = "table",
 ) -> int:
     """Make the server's rules those of a file: published as one new version, or nothing changes.
 
     Rules and units that the server has and the file does not name stay, unless --prune. What is the same already is not
-    published again. A change made on the server meanwhile ends it without an effect: look again, run it again.
+    published again, and nothing is while a test is red. A change made on the server meanwhile ends it without an
+    effect: look again, run it again.
 
     Examples:
 
@@ -85,40 +117,48 @@ def apply(
     ----------
     check
         Change nothing; end with 2 if applying would, and say what.
-    prune
-        Retire what the file does not name.
     """
-    from connect.cli.rule_files import differences, merge, read_checked, read_text
-
-    text = read_text(file)
     api = remote()
-    answer = api.get(RULESET)
-    live = cast("dict[str, Any]", answer.json)
-    wanted = read_checked(file, text, None if prune else live)
-    document = wanted if prune else merge(live, wanted)
-    changes = differences(live, document)
-    if check or not changes:
-        return _say_plan(changes, answer.headers["etag"].strip(QUOTE), output)
-    published = publish_over(api, document, answer.headers["etag"], note)
+    plan = _plan(api, file, prune=prune)
+    if plan.changes:
+        _refuse_red(file, plan.document)
+    if check or not plan.changes:
+        return _say_plan(plan, output)
+    published = publish_over(api, plan.document, plan.etag, note)
     if output == "json":
-        say_json({**published, "changes": changes})
+        say_json({**published, "changes": plan.words})
         return Exit.OK
-    for change in changes:
-        say(change)
+    for line in plan.words:
+        say(line)
     say(f"published as version {published['version']}")
     return Exit.OK
 
 
-def _say_plan(changes: list[str], version: str, output: Output) -> int:
+def _refuse_red(file: str, document: dict[str, Any]) -> None:
+    """Ends the command where a test is red: the server would refuse it too, and say less."""
+    from connect.cli.rule_tests import spell_result
+    from connect.engine.ruleset import convert_ruleset, run_tests
+
+    report = run_tests(convert_ruleset(document))
+    if not report.red:
+        return
+    for _, result in report.red:
+        for line in spell_result(result):
+            tell(line)
+    what = f"{len(report.red)} of {len(report.results)} test(s) red"
+    fail(Exit.FAILED, f"with {file} the ruleset has {what}: nothing was sent.")
+
+
+def _say_plan(plan: Plan, output: Output) -> int:
     if output == "json":
-        say_json({"version": int(version), "changes": changes})
-    elif changes:
-        for change in changes:
-            say(change)
-        tell(f"the server (version {version}) differs from the file")
+        say_json({"version": int(plan.version), "changes": plan.words})
+    elif plan.changes:
+        for line in plan.words:
+            say(line)
+        tell(f"the server (version {plan.version}) differs from the file")
     else:
-        say(f"the server (version {version}) has this already")
-    return Exit.USAGE if changes else Exit.OK
+        say(f"the server (version {plan.version}) has this already")
+    return Exit.USAGE if plan.changes else Exit.OK
 
 
 def publish_over(api: Remote, document: dict[str, Any], etag: str, note: str) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""`connect rules new`, `check` and `test`: what needs no server."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from connect.cli.output import Exit, Output, fail, say, say_json
+
+File = Annotated[str, Parameter(allow_leading_hyphen=True, help="The ruleset, YAML or JSON; - reads stdin.")]
+
+
+def new(
+    file: Annotated[Path | None, Parameter(help="Where to write it; stdout without one. Never overwritten.")] = None,
+    /,
+    *,
+    template: Annotated[
+        Literal["cashback", "referral", "streak", "nft", "blank"], Parameter(help="What it starts from.")
+    ] = "cashback",
+) -> int:
+    """Write a ruleset to start from: commented, with tests of its own that pass.
+
+    Example:
+
+    connect rules new rules.yaml --template referral
+    """
+    from importlib import resources
+
+    text = (resources.files("connect.cli") / "rule_templates" / f"{template}.yaml").read_text(encoding="utf-8")
+    if file is None:
+        say(text.rstrip("\n"))
+        return Exit.OK
+    try:
+        with file.open("x", encoding="utf-8") as written:
+            written.write(text)
+    except OSError as error:
+        fail(Exit.USAGE, f"{file}: {error.strerror}.")
+    say(f"{file} is written: `connect rules test {file}` runs its tests, `connect rules apply {file}` publishes it")
+    return Exit.OK
+
+
+def check(file: File, /, *, strict: Annotated[bool, Parameter(negative="")] = False, output: Output = "table") -> int:
+    """Look a ruleset over on this machine: every error and warning with its line and column.
+
+    Ends with 1 if there is an error. Needs no server.
+
+    Example:
+
+    connect rules check rules.yaml --strict
+
+    Parameters
+    ----------
+    strict
+        Warnings count as errors.
+    """
+    from connect.cli.rule_files import find_problems, read_text, spell_problem
+
+    text = read_text(file)
+    _, problems = find_problems(text)
+    bad = [problem for problem in problems if strict or problem.severity == "error"]
+    if output == "json":
+        errors, warnings = bad, [problem for problem in problems if problem not in bad]
+        say_json({"ok": not bad, "errors": errors, "warnings": warnings})
+    else:
+        for problem in problems:
+            say(spell_problem(file, text, problem))
+        say(
+            f"{file}: {len(bad)} error(s), {len(problems) - len(bad)} warning(s)"
+            if problems
+            else f"{file}: no problems"
+        )
+    return Exit.FAILED if bad else Exit.OK
+
+
+def run_inline_tests(
+    file: File,
+    /,
+    *,
+    strict: Annotated[bool, Parameter(negative="")] = False,
+    junit: Path | None = None,
+    output: Output = "table",
+) -> int:
+    """Run a ruleset's own tests on this machine, and say which rules no test makes give.
+
+    Each test is a story of its own: counters and limits begin at zero, and nothing is sent. Ends with 1 if a test is
+    red or the file has errors. Needs no server.
+
+    Example:
+
+    connect rules test rules.yaml --junit report.xml
+
+    Parameters
+    ----------
+    strict
+        End with 1 also where a rule is not covered or an expectation was skipped.
+    junit
+        Also write the results as JUnit XML.
+    """
+    from connect.cli.rule_files import read_checked, read_text
+    from connect.cli.rule_tests import as_json, spell_report, write_junit
+    from connect.engine.ruleset import convert_ruleset, run_tests
+
+    document = convert_ruleset(read_checked(file, read_text(file), None, warnings=False, outcome="no test was run"))
+    report = run_tests(document)
+    lacking = bool(report.uncovered) or any(result.skipped for result in report.results)
+    ok = not report.red and not (strict and lacking)
+    if junit is not None:
+        write_junit(junit, file, report)
+    if output == "json":
+        say_json(as_json(report, document, ok=ok))
+    else:
+        for line in spell_report(report):
+            say(line)
+    return Exit.OK if ok else Exit.FAILED
