@@ -122,7 +122,8 @@ def _compile_rule(rule: RewardRule, document: Ruleset, version: int) -> Compiled
     conditions = tuple(compile_condition(line) for line in rule.lines)
     effects = tuple(_compile_effect(effect, document) for effect in rule.actions)
     reads = {field for compiled in effects for field in _amount_reads(compiled)}
-    everything = reads.union(*(line.reads for line in conditions), *(_param_reads(one.params) for one in effects))
+    others = (*(line.reads for line in conditions), *(_param_reads(one.params) for one in effects))
+    everything = reads.union(*others, *(one.each.recipient.reads for one in effects if one.each is not None))
     group = None if rule.group is None else document.groups[rule.group]
     return CompiledRule(
         rule=rule,

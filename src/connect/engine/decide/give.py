@@ -115,7 +115,11 @@ class Giving:
 
     def _refuse_beyond(self, candidate: Candidate) -> None:
         """Before anything is claimed: what could not be an action."""
+        known: set[tuple[str, str]] = set()
         for effect, gift in candidate.gifts:
+            if (effect.key, gift.user_id) in known:
+                raise Stopped("error", f"two of its actions are {effect.key} for {gift.user_id}: give them keys")
+            known.add((effect.key, gift.user_id))
             if gift.amount.adjusted() >= WHOLE_DIGITS_MAX:
                 raise Stopped("error", f"the amount for {gift.user_id} has more than {WHOLE_DIGITS_MAX} digits")
             _held(self.event.occurred_at, effect)

@@ -57,15 +57,27 @@ def _unbounded(findings: Findings, payouts: list[Payout], pointer: str) -> None:
 def _actions(findings: Findings, rule: RewardRule, pointer: str) -> list[Payout]:
     refused = {"original": _ORIGINAL} if rule.variants else {"original": _ORIGINAL, "variant": _NO_VARIANTS}
     reader = Reader(rule.event_type, refused, arms_of(rule.variants))
-    effects: dict[str, int] = {}
     payouts: list[Payout] = []
     for place, effect in enumerate(rule.actions):
         inner = f"{pointer}/actions/{place}"
-        if (first := effects.setdefault(effect.effect_key, place)) != place:
-            hint = "give one of them a `key` of its own: ids of actions are made of it"
-            findings.error(inner, f"action {first + 1} is {effect.effect_key} too", hint)
+        _effect_key(findings, rule.actions[:place], effect, inner)
         payouts.append(_Action(findings, effect, inner, reader).check())
     return payouts
+
+
+def _effect_key(findings: Findings, before: list[Effect], effect: Effect, pointer: str) -> None:
+    """Ids of actions are made of the effect's key and the recipient: one of the two has to differ."""
+    alike = [place for place, other in enumerate(before) if other.effect_key == effect.effect_key]
+    if not alike:
+        return
+    others = [before[place] for place in alike]
+    told = f"action {alike[0] + 1} is {effect.effect_key} too"
+    hint = "give one of them a `key` of its own: ids of actions are made of it"
+    apart = all(other.recipient != effect.recipient and other.each is None for other in others)
+    if apart and effect.each is None and effect.key is None:
+        findings.warning(pointer, f"{told}: when both are for one user, the rule is an error", hint)
+    else:
+        findings.error(pointer, told, hint)
 
 
 class _Action(Struct, frozen=True):
