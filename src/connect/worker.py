@@ -17,6 +17,7 @@ from connect.dispatch.dispatcher import Dispatcher
 from connect.errors import SettingsError
 from connect.intake.backlog import Backlog
 from connect.intake.live import LiveRules
+from connect.intake.rebuild import Rebuilder
 from connect.store.claims import due_by_target
 from connect.store.migrate import migrations, schema_version
 from connect.store.pool import open_pool
@@ -61,6 +62,7 @@ async def _run_loops(
     loops: list[Coroutine[Any, Any, None]] = []
     if "decide" in roles:
         loops.append(Backlog(pool, rules, settings.undo).run(stop))
+        loops.append(Rebuilder(pool, rules).run(stop))
     if "dispatch" in roles:
         loops.append(Dispatcher(pool, settings.targets).run(stop))
     followers = [asyncio.create_task(rules.follow()), asyncio.create_task(_measure(pool, settings))]

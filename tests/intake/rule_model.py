@@ -46,8 +46,8 @@ class Intake(msgspec.Struct):
     async def publish(self, text: str) -> None:
         document, _ = read_and_check(text)
         async with self.pool.acquire() as connection:
-            published = await change(connection, lambda _: document, "test", "")
-        await self.rules.use(published)
+            await change(connection, lambda _: document, "test", "")
+        await self.rules.refresh()
 
     async def stored(self, prefix: str) -> dict[str, str]:
         """State rows by key."""

@@ -245,7 +245,8 @@ async def test_a_replay_gives_what_a_new_rule_adds_and_nothing_twice(intake: Int
     [answer] = await intake.report(fact("e1"))
     second = msgspec.structs.replace(CASHBACK, key="second")
     async with intake.pool.acquire() as connection:
-        await intake.rules.use(await change(connection, lambda old: Ruleset(rules=[*old.rules, second]), "test", ""))
+        await change(connection, lambda old: Ruleset(rules=[*old.rules, second]), "test", "")
+        await intake.rules.refresh()
         for _ in range(2):
             await replay(connection, [answer.event.id], intake.rules.rulebook)
     rows = await intake.pool.fetch("SELECT rule_key FROM reward_action ORDER BY 1")

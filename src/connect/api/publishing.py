@@ -31,7 +31,7 @@ async def publish_change(request: AnyRequest, edit: Edit, note: str, *, expected
     """
     async with runtime(request).pool.acquire() as connection:
         published = await change(connection, edit, caller(request).name, note, expected=expected)
-    await runtime(request).rules.use(published)
+    await runtime(request).rules.refresh()
     return published
 
 

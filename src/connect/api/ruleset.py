@@ -155,7 +155,7 @@ async def publish_version(request: AnyRequest, version: FromPath[int]) -> Respon
     await asyncio.to_thread(refuse_red, found.document)
     async with runtime(request).pool.acquire() as connection:
         published = await publish(connection, _sane(version), caller(request).name, order.note, expected=expected)
-    await runtime(request).rules.use(published)
+    await runtime(request).rules.refresh()
     return Response(_summary(published, live=True), headers={"ETag": etag(published.version)})
 
 

@@ -1,6 +1,7 @@
 """Rules, ready to run: expressions compiled, recipients and durations read, limits made into meters."""
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -10,7 +11,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from connect.engine.amounts import parse_amount
-from connect.engine.counters import CompiledCounter, counter_id
+from connect.engine.counters import CompiledCounter, counter_id, generation_id
 from connect.engine.expression import (
     Amount,
     Condition,
@@ -216,9 +217,15 @@ def _cap(written: str | int | None) -> Decimal | None:
     return None if written is None else parse_amount(str(written))
 
 
-def compile_counter(name: str, counter: Counter, timezone: str) -> CompiledCounter:
-    """The counter, ready to run; one that cannot be compiled comes back `broken`, and counts nothing."""
+def compile_counter(
+    name: str, counter: Counter, timezone: str, generations: Mapping[str, int] | None = None
+) -> CompiledCounter:
+    """The counter, ready to run; one that cannot be compiled comes back `broken`, and counts nothing.
+
+    `generations`: by the id of the definition, how often it was built anew.
+    """
     identity = counter_id(name, counter, timezone)
+    identity = generation_id(identity, (generations or {}).get(identity, 0))
     try:
         return CompiledCounter(
             id=identity,

@@ -76,6 +76,11 @@ def counter_id(name: str, counter: Counter, timezone: str) -> str:
     return f"{name}.{sha256(_json.encode(definition)).hexdigest()[:8]}"
 
 
+def generation_id(identity: str, generation: int) -> str:
+    """What a counter's values are kept under: another name each time it is built anew."""
+    return f"{identity}.{generation}" if generation else identity
+
+
 def counts(compiled: CompiledCounter, event: EconomicEvent) -> bool:
     return not compiled.broken and matches(compiled.counter.event_type, event.event_type)
 

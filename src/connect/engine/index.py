@@ -32,6 +32,8 @@ class Standing(Struct, frozen=True):
     """A limit's definition -> when it was published; what is stored from before is worked out anew."""
     building: frozenset[str] = frozenset()
     """Ids of counters whose history is not yet counted."""
+    generations: Mapping[str, int] = {}
+    """Of counters that were built anew."""
 
 
 class Plan(Struct, frozen=True):
@@ -71,7 +73,8 @@ class Rulebook:
         self.zone = _zone(document.timezone)
         self.rules = {compiled.rule.key: compiled for compiled in rules}
         self.counters = {
-            name: compile_counter(name, counter, document.timezone) for name, counter in document.counters.items()
+            name: compile_counter(name, counter, document.timezone, self.standing.generations)
+            for name, counter in document.counters.items()
         }
         self._paths = _paths_of(rules, self.counters, self.standing)
         self.known_types = frozenset(

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from connect import failpoint
 from connect.engine.index import Rulebook
+from connect.errors import Conflict
 from connect.intake.deciding import FIRST_TIME, Decided, Replayed, Undo, decide_plain, decide_run, runs
 from connect.intake.live import LiveRules
 from connect.intake.record import DATABASE_GONE, LOCKED, TRY_AGAIN
@@ -71,7 +72,7 @@ class Backlog:
         return done
 
     async def _decide(self, events: Sequence[EconomicEvent]) -> int:
-        rulebook, decided = self._rules.rulebook, 0
+        rulebook, decided = await self._rules.fresh(), 0
         for run in runs(events, rulebook):
             ids = [event.id for event in run]
             try:
@@ -102,10 +103,13 @@ async def decide_stored(connection: Any, events: Sequence[EconomicEvent], rulebo
 async def replay(connection: Any, event_ids: Sequence[UUID], rulebook: Rulebook, undo: Undo | None = None) -> int:
     """Decides stored events again by the live rules; rules that already gave for an event are left out.
 
-    Returns how many of the ids exist. Mends `failed` events. One transaction: all or nothing.
+    Returns how many of the ids exist. Mends `failed` events. One transaction: all or nothing. Raises `Conflict` for
+    events that were decided, while a counter is built from history: it could count them twice or not at all.
     """
     async with connection.transaction():
         events = await lock_for_replay(connection, event_ids)
+        if rulebook.standing.building and any(event.status == "decided" for event in events):
+            raise Conflict("counters are being built from history: replay decided events once that is done")
         given = await given_rules(connection, event_ids)
         behind = {
             event.id: Replayed(given.get(event.id, frozenset()), counted=event.status == "decided") for event in events

@@ -1,6 +1,7 @@
 """The live rulebook of a process: compiled once, followed by polling, swapped whole."""
 
 import asyncio
+import time
 from typing import Any
 
 from connect.engine.index import Rulebook, Standing
@@ -9,6 +10,8 @@ from connect.store.rules import live_version, read_version
 from connect.store.standing import read_building, read_standing
 from connect.telemetry import log
 
+STALE_AFTER_S = 2.0
+"""What a publish may take to be followed; the clock that tells runs on while a process is stopped."""
 POLL_S = 0.5
 """A publish elsewhere takes effect here within this, and the time to compile (2 s are promised)."""
 
@@ -19,22 +22,32 @@ class LiveRules:
     def __init__(self, pool: Any) -> None:
         self._pool = pool
         self.rulebook = Rulebook.compile(0, Ruleset(), {})
+        self.looked_at = 0.0
+
+    async def fresh(self) -> Rulebook:
+        """The rulebook to decide by now. A process that stood still looks first whether it is still the live one.
+
+        Raises what the database raises.
+        """
+        if time.monotonic() - self.looked_at > STALE_AFTER_S:
+            await self.refresh()
+        return self.rulebook
 
     async def refresh(self) -> None:
-        """Takes over the live version if it is another one. Raises what the database raises."""
-        async with self._pool.acquire() as connection:
+        """Takes over the live version if it is another one. Raises what the database raises.
+
+        Document and standing are read as of one moment. A process that published calls this itself, so that its next
+        event is decided by what it just published.
+        """
+        looked_at = time.monotonic()
+        async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
             version = await live_version(connection)
             building = frozenset(await read_building(connection))
             if version != self.rulebook.version:
                 await self._use(await read_version(connection, version), await read_standing(connection))
             elif building != self.rulebook.standing.building:
                 self.rulebook = self.rulebook.standing_as(await read_standing(connection))
-
-    async def use(self, published: RulesetVersion) -> None:
-        """The publishing process calls this itself, so that its next event is decided by what it just published."""
-        async with self._pool.acquire() as connection:
-            standing = await read_standing(connection)
-        await self._use(published, standing)
+        self.looked_at = looked_at
 
     async def _use(self, published: RulesetVersion, standing: Standing) -> None:
         """Compiling happens in a thread: thousands of rules take seconds, and events come in meanwhile."""

@@ -216,7 +216,7 @@ class Recorder:
 
     async def _write_decided(self, connection: Any, waiting: list[_Waiting], written: "_Written") -> None:
         """Decides and records what is to be decided now; what cannot be decided is left for a worker."""
-        rulebook = self._rules.rulebook
+        rulebook = await self._rules.fresh()
         inline = [one for one in waiting if one.processing == "inline"]
         if all(rulebook.plan(one.normal.event.event_type).is_plain for one in inline):
             rows = {one.identity: row for one in inline if (row := self._decided_plain(one, rulebook, written))}

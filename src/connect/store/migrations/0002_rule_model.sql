@@ -56,6 +56,7 @@ COMMENT ON TABLE reversal_path IS 'of every ruleset ever published: terms of rev
 
 CREATE TABLE counter (
     id            text        PRIMARY KEY,
+    generation    integer     NOT NULL DEFAULT 0,
     name          text        NOT NULL,
     definition    jsonb       NOT NULL,
     since_version integer     NOT NULL,
@@ -66,6 +67,7 @@ CREATE TABLE counter (
     counted       bigint      NOT NULL DEFAULT 0,
     live_at       timestamptz
 );
+COMMENT ON COLUMN counter.generation IS 'grows when it is built anew: its values are then kept under other keys';
 COMMENT ON COLUMN counter.since_version IS 'events decided by this ruleset version or later were counted when they were decided';
 COMMENT ON COLUMN counter.position_at IS 'how far the stored events have been counted (received_at, id)';
 
