@@ -44,20 +44,20 @@ def grow(mutant: Mutant, folder: Path) -> Path:
 RECORD, EVENTS, CLAIMS, HTTP = "intake/record.py", "store/events.py", "store/claims.py", "dispatch/targets/http.py"
 
 ACK_BEFORE_COMMIT = Mutant("ack before commit", "an_api_dies_while_its_commit_waits", "is lost", (
-    Patch(RECORD, "            fresh = await _with_retries(write, connection, rows)\n",
-          "            for waiting in group:\n"
-          "                _resolve(waiting, _created(rows[waiting.identity], ()))\n"
-          "            fresh = await _with_retries(write, connection, rows)\n"),
+    Patch(RECORD, "            written.take(rows, await _with_retries(record, connection, rows))\n",
+          "            for one in inline:\n"
+          "                _resolve(one, _created(rows[one.identity], ()))\n"
+          "            written.take(rows, await _with_retries(record, connection, rows))\n"),
 ))  # fmt: skip
 
 ACTIONS_AFTER_THE_EVENT = Mutant("actions after the event", "an_api_dies_while_its_actions_wait", "is missing", (
     Patch(
         EVENTS,
         "), owed AS (\n    INSERT INTO reward_action ({_ACTION_LIST})\n"
-        "    SELECT {_ACTION_LIST} FROM jsonb_to_recordset($19::jsonb) AS action ({ACTION_ROW})\n"
-        "    WHERE event_id IN (SELECT id FROM recorded)\n    ON CONFLICT (id) DO NOTHING\n)\n"
+        "    SELECT {_ACTION_LIST} FROM jsonb_to_recordset($20::jsonb) AS action ({ACTION_ROW})\n"
+        "    WHERE event_id IN (SELECT id FROM recorded) OR reverses IS NOT NULL\n    ON CONFLICT (id) DO NOTHING\n)\n"
         "SELECT id FROM recorded\n",
-        "), unused AS (SELECT $19::jsonb)\nSELECT id FROM recorded\n",
+        "), unused AS (SELECT $20::jsonb)\nSELECT id FROM recorded\n",
     ),
     Patch(EVENTS, "    return {row[\"id\"] for row in recorded}\n",
           "    new = {row['id'] for row in recorded}\n"
@@ -117,7 +117,8 @@ LOST_CENTS = Mutant("a float on the way of an amount", "an_event_is_reported_twi
 DECIDED_BEFORE_SAVED = Mutant("marked decided at the claim", "a_decider_dies", "is missing", (
     Patch("intake/backlog.py", "            failpoint.reach(\"decide.after_claim\")\n            if events:\n",
           "            async with self._pool.acquire() as connection:\n"
-          "                await save_decisions(connection, [(e.id, 1, datetime.now(UTC), '[]') for e in events], [])\n"
+          "                rows = [DecidedRow(e.id, 1, datetime.now(UTC), '[]', None, []) for e in events]\n"
+          "                await save_decisions(connection, rows)\n"
           "            failpoint.reach(\"decide.after_claim\")\n            if events:\n"),
 ))  # fmt: skip
 
