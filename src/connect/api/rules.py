@@ -38,7 +38,6 @@ from connect.api.wire import (
     runtime,
 )
 from connect.dispatch.operating import stop_pending
-from connect.engine.decide import State, decide
 from connect.engine.explain import SpelledOut, spell_out
 from connect.engine.index import Rulebook
 from connect.engine.ruleset import (
@@ -50,6 +49,7 @@ from connect.engine.ruleset import (
     review,
 )
 from connect.errors import Conflict, Invalid, Located, MediaTypeRefused, NotFound
+from connect.intake.deciding import dry_run as trial
 from connect.intake.normalize import Terms, convert_reported, decode_any, normalize
 from connect.jsonvalue import is_array, is_object
 from connect.model import RewardAction, RewardRule, Ruleset, Warning_
@@ -355,25 +355,31 @@ async def dry_run(request: AnyRequest) -> DryRunAnswer:
     normal = normalize(
         convert_reported(order.event), Terms(bound_source=caller(request).source, age_max_days=0), datetime.now(UTC)
     )
-    rulebook = runtime(request).rules.rulebook
+    book = rulebook(request)
     if order.rules is not None:
-        rulebook = _candidate(order.rules, rulebook.document)
-    decision = decide(normal.event, rulebook, State(now=datetime.now(UTC)))
+        book = await asyncio.to_thread(_candidate, order.rules, book)
+    async with runtime(request).pool.acquire() as connection:
+        decision = await trial(connection, normal.event, book, runtime(request).settings.undo)
     return DryRunAnswer(
         actions=list(decision.actions),
-        trace=spell_out(decision.trace, rulebook.document),
+        trace=spell_out(decision.trace, book.document),
         warnings=list(decision.warnings),
-        ruleset_version=rulebook.version,
+        ruleset_version=book.version,
     )
 
 
-def _candidate(rules: Any, live: Ruleset) -> Rulebook:
+def _candidate(rules: Any, book: Rulebook) -> Rulebook:
+    """The rules to try, among what the store knows; a counter that is not live is one to be built."""
+    live = book.document
     if is_object(rules) and "rules" in rules:
         document = convert_ruleset(rules)
     else:
         document = replace(live, rules=[convert_rule(rule) for rule in (rules if is_array(rules) else [rules])])
     refuse_errors(check_ruleset(document), "the rules to try")
-    return Rulebook.compile(0, document, {})
+    candidate = Rulebook.compile(0, document, {}, book.standing)
+    known = {counter.id for counter in book.counters.values()}
+    new = {counter.id for counter in candidate.counters.values()} - known
+    return candidate.standing_as(replace(book.standing, building=book.standing.building | new))
 
 
 ROUTES = [

@@ -9,6 +9,7 @@ from msgspec import Struct
 from connect.cli.local_rules import File, check, new, run_inline_tests
 from connect.cli.output import Cell, Exit, Output, fail, say, say_json, say_page, tell
 from connect.cli.remote import Answer, Params, Remote, remote, segment
+from connect.cli.rule_counters import rebuild_counters
 
 if TYPE_CHECKING:
     from connect.cli.rule_changes import Change
@@ -17,6 +18,7 @@ app = App(name="rules", help="Rules as code: write, check, test, compare, apply,
 app.command(new)
 app.command(check)
 app.command(run_inline_tests, name="test")
+app.command(rebuild_counters)
 
 RULESET = "/internal/ruleset"
 VERSIONS = f"{RULESET}/versions"

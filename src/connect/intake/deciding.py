@@ -122,6 +122,19 @@ async def decide_run(
     return decided
 
 
+async def dry_run(connection: Any, event: EconomicEvent, rulebook: Rulebook, undo: Undo) -> Decision:
+    """What the event would give now, by the limits, budgets and counters as they are. Nothing of it stays."""
+    if rulebook.plan(event.event_type).is_plain:
+        return decide_plain(event, rulebook, event.received_at).decision
+    trying = connection.transaction()
+    await trying.start()
+    try:
+        [decided] = await decide_run(connection, [event], rulebook, undo)
+    finally:
+        await trying.rollback()
+    return decided.decision
+
+
 def _decided(event: EconomicEvent, decision: Decision, now: datetime, known: Mapping[UUID, EconomicEvent]) -> Decided:
     done = replace(event, status="decided", ruleset_version=decision.ruleset_version, decided_at=now)
     actions = [(action, encode_command(known[action.event_id], action)) for action in decision.actions]

@@ -1,6 +1,6 @@
 """Ruleset versions: immutable documents, one of them live. Publishing takes the lock of one row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -9,7 +9,7 @@ from connect.engine.standing import promises
 from connect.errors import NotFound, VersionStale
 from connect.model import RewardRule, Ruleset, RulesetVersion
 from connect.store.pool import Connection
-from connect.store.standing import keep_promises
+from connect.store.standing import keep_promises, restart
 
 LIVE = "SELECT version FROM ruleset_live"
 LOCK_LIVE = "SELECT version FROM ruleset_live FOR UPDATE"
@@ -107,6 +107,20 @@ async def change(
     async with connection.transaction():
         live = await _expect(connection, expected)
         document = edit((await read_version(connection, live)).document if live else Ruleset())
+        version = await connection.fetchval(ADD_VERSION, document, author, note)
+        return await _make_live(connection, version, document, author, note)
+
+
+async def rebuild_counters(connection: Connection, names: Sequence[str], author: str, note: str) -> RulesetVersion:
+    """Publishes the live document again, with these counters (all: none named) to be built from history by a worker.
+
+    The new version tells the events that are counted as they are decided from those that history counts.
+    """
+    async with connection.transaction():
+        live = await _lock_live(connection)
+        document = (await read_version(connection, live)).document
+        await restart(connection, names)
+        note = note or f"rebuild counters: {', '.join(names) or 'all'}"
         version = await connection.fetchval(ADD_VERSION, document, author, note)
         return await _make_live(connection, version, document, author, note)
 

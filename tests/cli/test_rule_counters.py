@@ -1,0 +1,73 @@
+"""`connect rules rebuild-counters` against a real server, with the loop of a worker beside it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from connect.intake.live import LiveRules
+from connect.intake.rebuild import Rebuilder
+from tests.cli.shell import Shell, purchase, shell_on
+from tests.conftest import eventually
+
+RULES = """
+version: 1
+units: { points: { scale: 0 } }
+counters: { purchases: { event_type: purchase.completed, of: actor, kind: count } }
+rules:
+  - key: first
+    event_type: purchase.completed
+    condition: counters.purchases == 1
+    limits: [ { per: actor, every: ever, uses: 1 } ]
+    actions: [ { target: points, command: credit, recipient: actor, amount: 5, unit: points } ]
+"""
+
+
+@pytest.fixture
+async def shell(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shell]:
+    async with shell_on(database_url, monkeypatch) as shell:
+        yield shell
+
+
+@contextlib.asynccontextmanager
+async def rebuilding(pool: Any) -> AsyncIterator[None]:
+    rules, stop = LiveRules(pool), asyncio.Event()
+    await rules.refresh()
+    tasks = [asyncio.create_task(Rebuilder(pool, rules).run(stop)), asyncio.create_task(rules.follow())]
+    yield
+    stop.set()
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_counters_are_built_anew_while_a_dry_run_reads_them_live(shell: Shell, pool: Any) -> None:
+    api = shell.api
+    assert api is not None
+    published = await api.call("PUT", "/internal/ruleset", raw=RULES.encode(), Content_Type="application/yaml")
+    assert published.status == 200
+    for n in range(3):
+        await api.post("/internal/events", purchase(n, actor_user_id="ann"))
+
+    async def outcome(user: str) -> str:
+        event = purchase(99, actor_user_id=user)
+        return (await api.post("/internal/rules/dry-run", {"event": event})).json["trace"][0]["outcome"]
+
+    async def built() -> bool:
+        return (await api.get("/internal/counters")).json["items"][0]["status"] == "live"
+
+    assert (await outcome("ann"), await outcome("bob")) == ("not_matched", "gave")
+    assert await pool.fetchval("SELECT count(*) FROM state WHERE key LIKE '%bob'") == 0
+    begun = await shell("rules", "rebuild-counters", "--no-wait", "-o", "json")
+    assert [(row["name"], row["status"]) for row in begun.json["items"]] == [("purchases", "building")]
+    assert await outcome("ann") == "not_live"
+    again = await shell("rules", "rebuild-counters", "--no-wait")
+    assert (again.code, "being built already" in again.err) == (4, True), again
+    await pool.execute("UPDATE counter SET published_at = published_at - interval '1 minute'")
+    async with rebuilding(pool):
+        await eventually(built)
+    await api.runtime.rules.refresh()
+    assert (await outcome("ann"), await outcome("bob")) == ("not_matched", "gave")
+    wrong = await shell("rules", "rebuild-counters", "purchase")
+    assert "no counter 'purchase' (it has: purchases)" in wrong.err
