@@ -1,22 +1,22 @@
 """`connect rules new`, `check` and `test`: what needs no server."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from cyclopts import Parameter
 
 from connect.cli.output import Exit, Output, fail, say, say_json
 
 File = Annotated[str, Parameter(allow_leading_hyphen=True, help="The ruleset, YAML or JSON; - reads stdin.")]
+Template = Literal["cashback", "referral", "streak", "nft", "blank"]
+TEMPLATES: tuple[Template, ...] = get_args(Template)
 
 
 def new(
     file: Annotated[Path | None, Parameter(help="Where to write it; stdout without one. Never overwritten.")] = None,
     /,
     *,
-    template: Annotated[
-        Literal["cashback", "referral", "streak", "nft", "blank"], Parameter(help="What it starts from.")
-    ] = "cashback",
+    template: Annotated[Template, Parameter(help="What it starts from.")] = "cashback",
 ) -> int:
     """Write a ruleset to start from: commented, with tests of its own that pass.
 

@@ -275,16 +275,15 @@ class _Story:
 
     def _reason(self, external_id: str, rule: RewardRule, *, takes_back: bool) -> str:
         """What the trace of the event says of the rule."""
-        told = [one for one in self._events if one.event == external_id]
-        traces = [trace for one in told if one.decision is not None for trace in one.decision.trace]
-        mine = [
-            trace for trace in traces if trace.rule == rule.key and (trace.outcome == "took_back") is takes_back
-        ]  # fmt: skip
+        decided = [one for one in self._events if one.event == external_id and one.decision is not None]
+        traces = [trace for one in decided if one.decision is not None for trace in one.decision.trace]
+        mine = [trace for trace in traces if trace.rule == rule.key and (trace.outcome == "took_back") is takes_back]
         if mine:
             return "; ".join(one.sentence for one in spell_out(mine, self.rulebook.document))
         if takes_back:
             return "nothing that it gave is tied to this event"
-        return f"it is for {rule.event_type}, the event is {', '.join(one.event_type for one in told)}"
+        types = ", ".join(one.event_type for one in decided)
+        return f"it is for {rule.event_type}, the event is {types}" if types else "the event was not decided"
 
 
 def _gifts(decision: Decision, before: Mapping[UUID, RewardAction]) -> Iterator[_Gift]:
