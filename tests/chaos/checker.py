@@ -48,22 +48,31 @@ LEGAL = {
         ("pending", "dispatched"), ("dispatched", "dispatched"), ("dispatched", "pending"), ("dispatched", "completed"),
         ("dispatched", "failed"), ("pending", "completed"), ("pending", "failed"), ("failed", "completed"),
         ("completed", "completed"),
+        # what a later fact does: taken back before it was sent, or wholly or in part after it; an undo waits its turn
+        ("pending", "cancelled"), ("pending", "pending"), ("blocked", "pending"), ("blocked", "cancelled"),
     },
     "event": {("received", "received"), ("received", "decided"), ("received", "failed")},
 }  # fmt: skip
 """Without a person's retry, cancel or replay, which no run here makes."""
 
-EVENTS = "SELECT id, source, external_id, status, context FROM event"
+EVENTS = """
+SELECT id, source, external_id, event_type, occurred_at, actor_user_id, status, context, trace, ruleset_version,
+    decided_at
+FROM event
+"""
 ACTIONS = """
-SELECT id, event_id, rule_key, user_id, amount, unit, target, command, status, failure, attempts, last_error, body
+SELECT id, event_id, rule_key, rule_version, user_id, amount, unit, target, command, status, failure, attempts,
+    last_error, body, reverses, reversed, frees_claim, created_at
 FROM reward_action
 """
+STATE = "SELECT key, value, computed_at FROM state"
 WATCHED = (
     "SELECT kind, id, before, after, attempts_before, attempts_after, frozen_parts_changed FROM watched ORDER BY n"
 )
 UNENDED = """
 SELECT (SELECT count(*) FROM event WHERE status = 'received')
-    + (SELECT count(*) FROM reward_action WHERE status NOT IN ('completed', 'failed', 'cancelled'))
+    + (SELECT count(*) FROM reward_action
+        WHERE status NOT IN ('completed', 'failed', 'cancelled', 'awaiting_approval'))
 """
 
 
@@ -75,14 +84,16 @@ class Observed(Struct):
     changes: list[dict[str, Any]]
     effects: list[dict[str, Any]]
     """The sandbox's ledger."""
+    state: list[dict[str, Any]] = []
+    """What rules remember."""
 
 
 async def observe(pool: Any, ledger: list[dict[str, Any]]) -> Observed:
     async with pool.acquire() as connection:
-        events, actions, changes = [
-            [dict(row) for row in await connection.fetch(query)] for query in (EVENTS, ACTIONS, WATCHED)
+        events, actions, changes, state = [
+            [dict(row) for row in await connection.fetch(query)] for query in (EVENTS, ACTIONS, WATCHED, STATE)
         ]
-    return Observed(events, actions, changes, ledger)
+    return Observed(events, actions, changes, ledger, state)
 
 
 def decided_in_memory(facts: Mapping[str, Fact], rulebook: Rulebook) -> dict[str, RewardAction]:
@@ -99,14 +110,14 @@ def faults_of(history: History, rulebook: Rulebook, observed: Observed) -> list[
     """Everything that is wrong with a run in which each action is to end as completed."""
     expected = decided_in_memory(history.facts, rulebook)
     return [
-        *_lost_or_doubled_events(history, observed),
+        *lost_or_doubled_events(history, observed),
         *_wrong_actions(expected, observed),
         *_wrong_effects(expected, history.facts, observed),
-        *_illegal_changes(observed),
+        *illegal_changes(observed),
     ]
 
 
-def _lost_or_doubled_events(history: History, observed: Observed) -> Iterator[str]:
+def lost_or_doubled_events(history: History, observed: Observed) -> Iterator[str]:
     stored: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in observed.events:
         stored[row["source"], row["external_id"]].append(row)
@@ -178,7 +189,7 @@ def _of_effect(effect: Mapping[str, Any]) -> Owed:
     return effect["source"], effect["external_id"], effect["rule"], effect["type"], effect["user_id"]
 
 
-def _illegal_changes(observed: Observed) -> Iterator[str]:
+def illegal_changes(observed: Observed) -> Iterator[str]:
     ends: Counter[Any] = Counter()
     for change in observed.changes:
         kind, id, before, after = (change[name] for name in ("kind", "id", "before", "after"))

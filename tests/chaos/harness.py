@@ -8,7 +8,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +20,7 @@ from connect.model import Effect, RewardRule, Ruleset
 from connect.sandbox.server import Running, serve
 from connect.store.pool import open_pool
 from connect.store.rules import change
-from tests.chaos.checker import UNENDED, WATCH, faults_of, observe
+from tests.chaos.checker import UNENDED, WATCH, Observed, faults_of, observe
 from tests.chaos.feeder import Fact, Feeder, History
 from tests.chaos.processes import Node, all_of
 from tests.conftest import eventually
@@ -70,6 +70,10 @@ WHERE datname = current_database() AND application_name LIKE 'connect-%' AND ran
 LEASES_OF_DECIDING_END = "UPDATE event SET decide_at = now() WHERE decide_at > now()"
 
 
+Judge = Callable[[History, Rulebook, Observed], list[str]]
+"""What is wrong with a run, a sentence for each."""
+
+
 class Void(AssertionError):
     """Raised where a run injected less than it meant to, so that its silence says nothing."""
 
@@ -78,10 +82,11 @@ class Cluster:
     """API and worker processes on one database, their targets, and what befell them."""
 
     def __init__(
-        self, pool: Any, apis: list[Node], workers: list[Node], sandbox: Running, rulebook: Rulebook, rng: Random
-    ) -> None:
+        self, pool: Any, apis: list[Node], workers: list[Node], sandbox: Running, rulebook: Rulebook, rng: Random,
+        judge: Judge,
+    ) -> None:  # fmt: skip
         self.pool, self.apis, self.workers, self.sandbox = pool, apis, workers, sandbox
-        self.rulebook, self.rng = rulebook, rng
+        self.rulebook, self.rng, self.judge = rulebook, rng, judge
         self.history = History()
         self.feeder = Feeder([api.url for api in apis], KEY, rng, self.history)
         self.fired: Counter[str] = Counter()
@@ -148,7 +153,7 @@ class Cluster:
             for death in node.deaths
             if death.cause == "unexpected"
         ]
-        return [*dead, *faults_of(self.history, self.rulebook, observed)]
+        return [*dead, *self.judge(self.history, self.rulebook, observed)]
 
     async def finish(self, wanted: Iterable[str] = (), timeout_s: float = 60) -> None:
         """Fails on the first dozen faults; and as void unless each wanted kind of fault fired."""
@@ -173,16 +178,19 @@ class Cluster:
 @contextlib.asynccontextmanager
 async def cluster(
     database_url: str, folder: Path, *, apis: int = 1, workers: int = 1, seed: int = SEED, start: bool = True,
-    tree: Path | None = None, **environ: str,
+    tree: Path | None = None, rules: Ruleset = RULES, judge: Judge = faults_of, **environ: str,
 ) -> AsyncIterator[Cluster]:  # fmt: skip
-    """Processes on a migrated database, ready unless `start` is false, all ended at the end. `tree`: see `Node`."""
+    """Processes on a migrated database, ready unless `start` is false, all ended at the end. `tree`: see `Node`.
+
+    `judge` knows what `rules` should have given.
+    """
     print(f"chaos seed {seed} (CONNECT_TEST_SEED sets another)")
     pool = await open_pool(database_url, size_max=4, size_min=0, name="observer")
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(pool.close)
         async with pool.acquire() as connection:
             await connection.execute(WATCH)
-            published = await change(connection, lambda _: RULES, "chaos", "")
+            published = await change(connection, lambda _: rules, "chaos", "")
         rulebook = Rulebook.compile(published.version, published.document, published.rule_versions)
         sandbox = await serve()
         stack.push_async_callback(sandbox.stop)
@@ -197,7 +205,7 @@ async def cluster(
             *(Node(f"worker-{n + 1}", "worker", settings, folder, tree=tree) for n in range(workers)),
         ]
         stack.push_async_callback(lambda: all_of(*(node.stop() for node in nodes)))
-        up = Cluster(pool, nodes[:apis], nodes[apis:], sandbox, rulebook, Random(seed))
+        up = Cluster(pool, nodes[:apis], nodes[apis:], sandbox, rulebook, Random(seed), judge)
         await up.tell_the_sandbox(
             "POST", "/settings", {"connect_url": up.apis[0].url, "result_key": KEY, "report_delay_s": 0.05}
         )

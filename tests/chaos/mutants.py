@@ -122,7 +122,35 @@ DECIDED_BEFORE_SAVED = Mutant("marked decided at the claim", "a_decider_dies", "
           "            failpoint.reach(\"decide.after_claim\")\n            if events:\n"),
 ))  # fmt: skip
 
+STATE, TAKE_BACK = "store/state.py", "engine/decide/take_back.py"
+KNOWN_ARE_LEFT_OUT = "                    fresh = [one for one in run if one.identity not in known]\n"
+
+READ_CHECK_WRITE = Mutant("read, check, write", "shops_report_all_at_once", "budget|pot|points holds", (
+    Patch(STATE, "ORDER BY key FOR UPDATE\"\n", "ORDER BY key\"\n"),
+))  # fmt: skip
+
+STATE_APART_FROM_ITS_EVENT = Mutant("state apart from its event", "shops_report_all_at_once", " holds ", (
+    Patch(RECORD, "                async with connection.transaction():\n                    known =",
+          "                if True:\n                    known ="),
+))  # fmt: skip
+
+KEPT_ON_REVERSAL = Mutant("nothing given back on a refund", "shops_report_all_at_once", "budget|pot|points holds", (
+    Patch(TAKE_BACK, "    for compiled in rules_behind(rulebook, before):\n",
+          "    return\n    for compiled in rules_behind(rulebook, before):\n"),
+))  # fmt: skip
+
+COUNTED_TWICE = Mutant("a duplicate counted again", "shops_report_all_at_once", "counter|purchases|||", (
+    Patch(RECORD, KNOWN_ARE_LEFT_OUT, "                    fresh = run\n"),
+    Patch(RECORD, "                        raise _Raced\n", "                        pass\n"),
+))  # fmt: skip
+
+REFUNDS_FORGOTTEN = Mutant("a refund that forgets those before it", "shops_report_all_at_once", "is reversed by", (
+    Patch(TAKE_BACK, "        prior = sum_of(terms.fraction, link.reversers, original)\n",
+          "        prior = Fraction(0)\n"),
+))  # fmt: skip
+
 MUTANTS = (
     ACK_BEFORE_COMMIT, ACTIONS_AFTER_THE_EVENT, NO_DEDUPE, NO_FENCING, NO_LEASE_CHECK, NEW_KEY_PER_ATTEMPT,
     NEW_BODY_PER_ATTEMPT, FAULT_TAKEN_FOR_DONE, RETRY_FORGOTTEN, LOST_CENTS, DECIDED_BEFORE_SAVED,
+    READ_CHECK_WRITE, STATE_APART_FROM_ITS_EVENT, KEPT_ON_REVERSAL, COUNTED_TWICE, REFUNDS_FORGOTTEN,
 )  # fmt: skip

@@ -12,13 +12,15 @@ import pytest
 from tests.chaos import mutants
 from tests.chaos.feeder import Fact, purchases
 from tests.chaos.harness import Cluster, cluster, meanwhile
+from tests.chaos.model_rules import shop_life
 from tests.chaos.mutants import MUTANTS, Mutant, grow
 from tests.chaos.processes import all_of
+from tests.chaos.recount import WHOLE_MODEL
 from tests.conftest import eventually
 
 pytestmark = pytest.mark.chaos
 
-QUICK = (mutants.ACK_BEFORE_COMMIT, mutants.NEW_KEY_PER_ATTEMPT)
+QUICK = (mutants.ACK_BEFORE_COMMIT, mutants.NEW_KEY_PER_ATTEMPT, mutants.READ_CHECK_WRITE)
 """In every run; the others in the slow one."""
 ENDED_WITHIN_S = 12
 """What waits longer has not ended: leases and retries here take about three seconds."""
@@ -129,19 +131,30 @@ async def a_target_fails_before_the_effect(up: Cluster) -> None:
     await _failing(up, "error")
 
 
+async def shops_report_all_at_once(up: Cluster) -> None:
+    """Two API processes meet the same users, orders and budget; then all is reported once more."""
+    await up.apis[1].start()
+    facts = shop_life(up.rng, 240, users=12)
+    await up.feed(facts, singles=0.9)
+    await up.feed(facts[::2], singles=0.5)
+
+
+OF_THE_WHOLE_MODEL = {"shops_report_all_at_once"}
+"""Their rules are `model_rules`, their judge is `recount`."""
 SCENARIOS: dict[str, Scenario] = {
     scenario.__name__: scenario
     for scenario in (
         an_api_dies_while_its_commit_waits, an_api_dies_while_its_actions_wait, an_event_is_reported_twice,
         a_sender_is_paused_beyond_its_lease, a_sender_is_killed, a_decider_dies, a_target_fails_after_the_effect,
-        a_target_fails_before_the_effect,
+        a_target_fails_before_the_effect, shops_report_all_at_once,
     )
 }  # fmt: skip
 
 
 async def tried(database_url: str, folder: Path, scenario: str, tree: Path | None = None) -> list[str]:
     """What the checker says of a scenario on a tree: ours, or a mutant's. The second worker stands by."""
-    async with cluster(database_url, folder, workers=2, start=False, tree=tree) as up:
+    how = {"apis": 2, **WHOLE_MODEL} if scenario in OF_THE_WHOLE_MODEL else {}
+    async with cluster(database_url, folder, workers=2, start=False, tree=tree, **how) as up:
         await all_of(up.apis[0].start(), up.workers[0].start())
         await SCENARIOS[scenario](up)
         return await up.faults(ENDED_WITHIN_S)

@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +18,7 @@ from msgspec import Struct
 
 from connect.store.embedded import EmbeddedPostgres
 from connect.store.migrate import migrate
-from tests.chaos.feeder import purchases
+from tests.chaos.feeder import Fact, purchases
 from tests.chaos.harness import SEED, Cluster, Void, cluster, meanwhile, moment
 from tests.chaos.processes import all_of
 from tests.conftest import eventually
@@ -78,13 +79,14 @@ async def batter(up: Cluster, blows: list[Blow]) -> None:
     await all_of(*(fall(blow) for blow in blows))
 
 
-async def run(up: Cluster, facts: int, over_s: float, blows: int) -> dict[str, int]:
+async def run(
+    up: Cluster, reported: list[Fact], over_s: float, blows: int, misbehaviour: Sequence[dict[str, Any]] = MISBEHAVIOUR
+) -> dict[str, int]:
     """Feeds and batters, ends all faults, and checks. Returns how often each misbehaviour fired."""
     for node in up.nodes:
         node.keep_alive()
-    await up.misbehave(*({**fault, "seed": up.rng.randrange(1000)} for fault in MISBEHAVIOUR))
+    await up.misbehave(*({**fault, "seed": up.rng.randrange(1000)} for fault in misbehaviour))
     plan = planned(up.rng, over_s, blows)
-    reported = purchases(up.rng, facts)
     async with (
         meanwhile(up.feed(reported[::2], over_s=over_s)),
         meanwhile(up.feed(reported[1::2], over_s=over_s, queued=True)),
@@ -109,7 +111,7 @@ def expect_fired(fired: dict[str, int]) -> None:
 @pytest.mark.timeout(300)
 async def test_a_quarter_minute_of_seeded_faults_loses_and_doubles_nothing(external_database_url: str, tmp_path: Path):
     async with cluster(external_database_url, tmp_path, apis=2, workers=2) as up:
-        expect_fired(await run(up, facts=900, over_s=12, blows=8))
+        expect_fired(await run(up, purchases(up.rng, 900), over_s=12, blows=8))
 
 
 @pytest.mark.slow
@@ -119,7 +121,7 @@ async def test_two_minutes_of_seeded_faults_lose_and_double_nothing(
     seed: int, external_database_url: str, tmp_path: Path
 ):
     async with cluster(external_database_url, tmp_path, apis=2, workers=2, seed=seed) as up:
-        expect_fired(await run(up, facts=8000, over_s=120, blows=60))
+        expect_fired(await run(up, purchases(up.rng, 8000), over_s=120, blows=60))
 
 
 @pytest.mark.slow
