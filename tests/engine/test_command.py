@@ -34,6 +34,7 @@ ACTION = RewardAction(
     unit="points",
     params={"reason": "cashback", "order": "o-1001"},
     created_at=EVENT.received_at,
+    occurred_at=EVENT.occurred_at,
 )
 BODY = (
     '{"id":"6f1c0000-0000-5000-8000-000000000001","type":"points.credit","user_id":"u1","amount":"259",'

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connect.engine.decide import ACTIONS_MAX, EACH_MAX, State, decide, needs
-from connect.engine.index import PARAMS_BYTES_MAX
+from connect.engine.compile import PARAMS_BYTES_MAX
+from connect.engine.decide import State, claims, decide, link_keys, weigh
+from connect.engine.decide.gifts import EACH_MAX
+from connect.engine.decide.give import ACTIONS_MAX
 from connect.engine.ruleset import convert_rule
 from connect.model import RewardAction
 from tests.engine.examples import CASHBACK, EVENT, NOW, OCCURRED, decided, each, effect, outcomes, paid, rule, rulebook
@@ -38,6 +40,7 @@ def test_the_purchase_of_the_contract_earns_two_percent_in_points():
             due_at=OCCURRED + timedelta(days=14),
             hold_until=OCCURRED + timedelta(days=14),
             created_at=NOW,
+            occurred_at=OCCURRED,
         ),
     )
     assert decision.ruleset_version == 7
@@ -284,8 +287,11 @@ def test_history_is_traced_and_gives_nothing():
     assert decision.actions == ()
 
 
-def test_no_rule_of_this_version_touches_state():
-    assert needs(EVENT, rulebook(rule())).state_keys == ()
+def test_a_rule_without_limit_budget_counter_or_reversal_touches_no_state():
+    book = rulebook(rule())
+    claimed = claims(weigh(EVENT, book, State(now=NOW)))
+    assert (link_keys(EVENT, book).all, claimed.slots, claimed.keys) == (set(), (), ())
+    assert book.plan(EVENT.event_type).is_plain
 
 
 KEYS = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8, unique=True)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from connect.engine.decide import State, decide
-from connect.engine.index import NEAREST_REMEMBERED_MAX, PREFIX_TYPES_MAX, Rulebook
+from connect.engine.index import NEAREST_REMEMBERED_MAX, PLANS_MAX, Rulebook
 from connect.model import Ruleset
 from tests.engine.examples import EVENT, NOW, decided, effect, outcomes, rule, rulebook
 
@@ -53,11 +53,11 @@ def test_an_event_no_rule_is_for_names_the_nearest_type(event_type: str, expecte
 
 def test_made_up_types_fill_no_memory():
     book = rulebook(rule(), rule("b", event_type="app.*"))
-    for number in range(PREFIX_TYPES_MAX + 10):
+    for number in range(PLANS_MAX + 10):
         assert len(book.of_type(f"app.{number}")) == 1
         book.nearest_type(f"a{number}")
     remembered = [len(memory) for memory in vars(book).values() if isinstance(memory, dict)]
-    assert max(remembered) <= max(PREFIX_TYPES_MAX, NEAREST_REMEMBERED_MAX)
+    assert max(remembered) <= max(PLANS_MAX, NEAREST_REMEMBERED_MAX)
 
 
 def test_each_rule_carries_its_own_version():
