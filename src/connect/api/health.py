@@ -42,7 +42,8 @@ async def readyz(request: AnyRequest) -> Response[Any]:
     sync_to_thread=False,
 )
 def metrics() -> Response[bytes]:
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    # Litestar adds the charset to any text; named twice it is no media type, and Prometheus 3 gives the scrape up
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8"))
 
 
 ROUTES = [healthz, readyz, metrics]
