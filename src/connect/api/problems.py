@@ -62,12 +62,16 @@ def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
     """Litestar's own: unknown routes, wrong methods, parameters that do not parse, bodies over the limit."""
     known = ConnectError(error.detail or HTTPStatus(error.status_code).phrase)
     known.status = error.status_code
-    known.code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_").replace("'", "")
+    known.code = _phrase_code(HTTPStatus(error.status_code))
     known.title = HTTPStatus(error.status_code).phrase
     known.errors = tuple(_located(entry) for entry in error.extra) if isinstance(error.extra, list) else ()
     response = answer(known, request.url.path)
     response.headers.update({name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"})
     return response
+
+
+def _phrase_code(status: HTTPStatus) -> str:
+    return status.phrase.lower().replace(" ", "_").replace("'", "")
 
 
 def _located(entry: Any) -> Located:
@@ -128,6 +132,9 @@ def known_problems() -> dict[str, type[ConnectError]]:
 def problem_page(code: FromPath[str]) -> str:
     """The page that a problem document's `type` names."""
     kind = known_problems().get(code)
-    if kind is None:
-        raise NotFound(f"there is no problem {code!r}")
-    return f"{kind.title}\n\ncode: {kind.code}\nstatus: {kind.status}\n\n{(kind.__doc__ or '').strip()}\n"
+    if kind is not None:
+        return f"{kind.title}\n\ncode: {kind.code}\nstatus: {kind.status}\n\n{(kind.__doc__ or '').strip()}\n"
+    for status in HTTPStatus:
+        if status >= HTTPStatus.BAD_REQUEST and code == _phrase_code(status):
+            return f"{status.phrase}\n\ncode: {code}\nstatus: {status.value}\n\n{status.description}\n"
+    raise NotFound(f"there is no problem {code!r}")
