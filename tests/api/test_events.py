@@ -71,6 +71,8 @@ async def test_fifty_reports_at_once_to_two_servers_make_one_set_of_actions(api:
     [
         (b"", {}, 400, "not_json"),
         (b"{", {}, 400, "not_json"),
+        (b'{"extra":', {}, 400, "not_json"),
+        (b'{"external_id":5,}', {}, 400, "not_json"),
         (b"[]", {}, 422, "event_invalid"),
         (b"{}", {}, 422, "event_invalid"),
         (b'{"external_id":"a","event_type":"x","extra":1}', {}, 422, "event_invalid"),
@@ -169,10 +171,16 @@ async def test_a_batch_answers_each_item_in_order(api: Api) -> None:
 
 async def test_a_batch_comes_wrapped_or_as_lines_too(api: Api) -> None:
     wrapped = await api.post("/internal/events/batch", {"events": [event("w1")]})
-    lines = b"\n".join([msgspec.json.encode(event("n1")), b"not json", b"", msgspec.json.encode(event("n2"))])
+    said = [msgspec.json.encode(event(name, **more)) for name, more in (("n1", {}), ("n2", {"event_type": "no type"}))]
+    lines = b"\n".join([said[0], b"not json", b"", said[1], msgspec.json.encode(event("n3"))])
     ndjson = await api.post("/internal/events/batch", raw=lines, Content_Type="application/x-ndjson")
     assert wrapped.json["created"] == 1
-    assert [result["status"] for result in ndjson.json["results"]] == ["created", "invalid", "created"]
+    assert [(result["external_id"], result["status"]) for result in ndjson.json["results"]] == [
+        ("n1", "created"),
+        (None, "invalid"),
+        ("n2", "invalid"),
+        ("n3", "created"),
+    ]
 
 
 async def test_a_batch_that_is_too_large_or_no_list_is_refused_whole(api: Api) -> None:

@@ -40,7 +40,15 @@ from connect.errors import (
 )
 from connect.intake import cloudevents
 from connect.intake.backlog import replay
-from connect.intake.normalize import NormalEvent, Terms, convert_reported, decode_any, decode_reported, normalize
+from connect.intake.normalize import (
+    NormalEvent,
+    Terms,
+    convert_reported,
+    decode_any,
+    decode_reported,
+    given_id,
+    normalize,
+)
 from connect.intake.record import Processing, Recorded
 from connect.jsonvalue import is_array, is_object
 from connect.model import EconomicEvent, Effects, Ruleset, Warning_
@@ -131,9 +139,8 @@ async def report_event(request: AnyRequest) -> Response[Any]:
     """Records the fact once and, inline, answers what it earned. CloudEvents in three forms are taken too."""
     kind = media_type(request)
     if kind == cloudevents.BATCHED:
-        return await _report_batch(
-            request, [_guarded(cloudevents.from_structured, item) for item in _items(await _batch_body(request))]
-        )
+        items = _items(await read_body(request, BATCH_BODY_MAX))
+        return await _report_batch(request, [_guarded(cloudevents.from_structured, item) for item in items])
     normal = normalize_for(request, *await _read_one(request, kind))
     processing = _processing(request)
     [answer] = await runtime(request).recorder.submit([normal], processing)
@@ -153,7 +160,7 @@ async def report_event(request: AnyRequest) -> Response[Any]:
 async def report_batch(request: AnyRequest) -> Response[Any]:
     """An item never fails its neighbours; of two items of one identity the first is created."""
     kind = media_type(request)
-    body = await _batch_body(request)
+    body = await read_body(request, BATCH_BODY_MAX)
     if kind == NDJSON:
         parsed = [_guarded(_from_line, line) for line in body.splitlines() if line.strip()]
     elif kind == cloudevents.BATCHED:
@@ -175,10 +182,6 @@ async def _read_one(request: AnyRequest, kind: str) -> Parsed:
     if cloudevents.is_binary(headers):
         return cloudevents.from_binary(headers.items(), body)
     return decode_reported(body), {}
-
-
-async def _batch_body(request: AnyRequest) -> bytes:
-    return await read_body(request, BATCH_BODY_MAX)
 
 
 def _wrong_media_type(kind: str, *taken: str) -> MediaTypeRefused:
@@ -207,8 +210,7 @@ def _guarded(parse: Callable[[Any], Parsed], item: Any) -> Parsed | tuple[str | 
     try:
         return parse(item)
     except (NotJson, Invalid) as error:
-        claimed = item.get("external_id", item.get("id")) if is_object(item) else None
-        return claimed if isinstance(claimed, str) else None, error
+        return given_id(item), error
 
 
 async def _report_batch(request: AnyRequest, parsed: list[Any]) -> Response[Any]:

@@ -5,6 +5,7 @@ Content that means the same has the same fingerprint, however it is spelled and 
 `occurred_at` stays omitted, an integral number is an integer. Any bytes end in a `NormalEvent` or a `ConnectError`.
 """
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from connect.errors import ConnectError, EventAhead, EventTooOld, InvalidEvent, Located, NotJson, SourceMismatch
-from connect.jsonvalue import JsonObject
+from connect.jsonvalue import JsonObject, is_object
 from connect.model import EconomicEvent, Effects, ReportedEvent
 
 DEFAULT_SOURCE = "default"
@@ -61,8 +62,22 @@ def decode_any(body: bytes) -> Any:
 
 
 def decode_reported(body: bytes) -> ReportedEvent:
-    """One fact from JSON bytes. Raises `NotJson`, `InvalidEvent`."""
-    return _guarded(_decode_reported, body)
+    """One fact from JSON bytes. Raises `InvalidEvent`, and `NotJson` also when a fault of the fact comes before."""
+    try:
+        return _guarded(_decode_reported, body)
+    except InvalidEvent:
+        with contextlib.suppress(InvalidEvent):
+            decode_any(body)
+        raise
+
+
+def given_id(item: Any) -> str | None:
+    """The `external_id` that a refused item of a batch gives itself, by which its reporter knows it again."""
+    with contextlib.suppress(NotJson, InvalidEvent):
+        document = decode_any(item) if isinstance(item, bytes) else item
+        claimed = document.get("external_id", document.get("id")) if is_object(document) else None
+        return claimed if isinstance(claimed, str) else None
+    return None
 
 
 def convert_reported(document: Any) -> ReportedEvent:
