@@ -116,6 +116,17 @@ async def test_a_client_may_ask_not_to_wait_for_the_decision(api: Api) -> None:
     assert (shown["event"]["status"], shown["actions"]) == ("received", [])
 
 
+@pytest.mark.parametrize(
+    ("preference", "applied"), [("respond-async", True), ("wait=10, Respond-Async", True), ("return=minimal", False)]
+)
+async def test_only_a_preference_that_was_stated_is_said_to_be_applied(
+    database_url: str, preference: str, applied: bool
+) -> None:
+    async with serving(database_url, event_age_max_days=0, processing="queued") as api:
+        reply = await api.post("/internal/events", EXAMPLE, Prefer=preference)
+    assert (reply.status, "Preference-Applied" in reply.headers) == (202, applied)
+
+
 async def test_a_mistyped_type_is_told_the_nearest_known_one(api: Api) -> None:
     reply = await api.post("/internal/events", event("e1", event_type="purchase.complete"))
     assert reply.status == 201

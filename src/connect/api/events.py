@@ -20,6 +20,7 @@ from connect.api.wire import (
     caller,
     check_limit,
     media_type,
+    prefers,
     read_body,
     read_json,
     read_query,
@@ -61,6 +62,7 @@ BATCH_MAX = 1000
 REPLAY_BATCH = 500
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+RESPOND_ASYNC = "respond-async"
 NOTHING_DONE = (400, 401, 403, 413, 415, 422, 429, 503)
 """What a report may be refused with. None of these burns the identity."""
 
@@ -142,11 +144,10 @@ async def report_event(request: AnyRequest) -> Response[Any]:
         items = _items(await read_body(request, BATCH_BODY_MAX))
         return await _report_batch(request, [_guarded(cloudevents.from_structured, item) for item in items])
     normal = normalize_for(request, *await _read_one(request, kind))
-    processing = _processing(request)
-    [answer] = await runtime(request).recorder.submit([normal], processing)
+    [answer] = await runtime(request).recorder.submit([normal], _processing(request))
     if isinstance(answer, ConnectError):
         raise answer
-    return _reply(request, answer, asked_async=processing == "queued" and "prefer" in request.headers)
+    return _reply(request, answer, asked_async=prefers(request, RESPOND_ASYNC))
 
 
 @post(
@@ -268,15 +269,14 @@ def normalize_for(request: AnyRequest, reported: Any, extensions: dict[str, Any]
 
 
 def _processing(request: AnyRequest) -> Processing:
-    prefers = [part.strip().lower() for part in request.headers.get("prefer", "").split(",")]
-    return "queued" if "respond-async" in prefers else runtime(request).settings.processing
+    return "queued" if prefers(request, RESPOND_ASYNC) else runtime(request).settings.processing
 
 
 def _reply(request: AnyRequest, answer: Recorded, *, asked_async: bool) -> Response[Any]:
     event = answer.event
     headers = {"Location": f"/internal/events/{event.id}"}
     if asked_async:
-        headers["Preference-Applied"] = "respond-async"
+        headers["Preference-Applied"] = RESPOND_ASYNC
     if answer.result == "duplicate":
         body = EventAnswer(event=event, actions=list(answer.actions), duplicate=True, warnings=[])
         return Response(body, status_code=HTTPStatus.OK, headers=headers)

@@ -84,6 +84,12 @@ def media_type(request: AnyRequest) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def prefers(request: AnyRequest, preference: str) -> bool:
+    """Whether the client asks for it by `Prefer` (RFC 7240), alone or among other preferences."""
+    asked = ",".join(request.headers.getall("prefer", []))
+    return preference in [part.partition(";")[0].strip().lower() for part in asked.split(",")]
+
+
 async def read_json(request: AnyRequest, kind: type[T]) -> T:
     """A JSON body of a known shape. Raises `NotJson` (400), `MediaTypeRefused` (415), `Invalid` (422)."""
     if media_type(request) not in {"application/json", "application/merge-patch+json"}:
