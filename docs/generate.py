@@ -318,7 +318,7 @@ The full description, with every field, is served by Connect itself: OpenAPI 3.1
   is the `next_cursor` before; filters that are given several times match any of their values; `since` and `until`
   are half-open.
 - **Bulk operations** take `{{"filter": {{...}}, "dry_run": true}}` and answer `{{"matched": 512}}`; then
-  `{{"filter", "expect": 512}}` does it, and another count is 409.
+  `{{"filter", "expect": 512}}` does it, and another count is 409. In the filter a value may stand alone or in a list.
 - **Rules** carry an `ETag`; a write with `If-Match` is refused (412) when the ruleset changed since.
 
 {body}"""

@@ -85,7 +85,7 @@ async def test_a_key_bound_to_a_source_reports_reads_and_lists_its_own_events_on
     assert (await bound.post(f"/internal/reward-actions/{foreign_action}/cancel")).status == 404
     listed = (await bound.get("/internal/reward-actions")).json["items"]
     assert [item["id"] for item in listed] == [own.json["actions"][0]["id"]]
-    counted = await bound.post("/internal/reward-actions/cancel", {"filter": {"status": ["pending"]}, "dry_run": True})
+    counted = await bound.post("/internal/reward-actions/cancel", {"filter": {"status": "pending"}, "dry_run": True})
     assert counted.json == {"matched": 1}
 
 

@@ -256,6 +256,8 @@ async def test_bulk_replay_counts_first_and_refuses_another_count(api: Api) -> N
     await api.post("/internal/events/batch", [event(f"e{n}") for n in range(5)])
     chosen = {"filter": {"source": ["shop"]}}
     assert (await api.post("/internal/events/replay", {**chosen, "dry_run": True})).json == {"matched": 5}
+    alone = {"filter": {"source": "shop", "status": "decided"}}
+    assert (await api.post("/internal/events/replay", {**alone, "dry_run": True})).json == {"matched": 5}
     changed = await api.post("/internal/events/replay", {**chosen, "expect": 4})
     assert (changed.status, changed.json["matched"]) == (409, 5)
     assert (await api.post("/internal/events/replay", {**chosen, "expect": 5})).json["replayed"] == 5

@@ -13,6 +13,7 @@ from connect.api.wire import (
     AnyRequest,
     caller,
     check_limit,
+    read_bulk,
     read_json,
     read_optional_json,
     read_query,
@@ -172,7 +173,7 @@ async def operate_one(request: AnyRequest, action_id: FromPath[UUID], operation:
 async def operate_many(request: AnyRequest, operation: FromPath[str]) -> BulkAnswer:
     """With `dry_run` only the count; then with `expect` set to it: another count is 409 and nothing is done."""
     known = _operation(operation)
-    order = await read_json(request, Bulk)
+    order = await read_bulk(request, Bulk)
     if order.filter.is_empty:
         raise Invalid(
             "an empty filter would match every action: name at least one field",

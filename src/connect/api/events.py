@@ -22,7 +22,7 @@ from connect.api.wire import (
     media_type,
     prefers,
     read_body,
-    read_json,
+    read_bulk,
     read_query,
     responses,
     rulebook,
@@ -375,7 +375,7 @@ async def replay_event(request: AnyRequest, event_id: FromPath[UUID]) -> EventWi
 )
 async def replay_events(request: AnyRequest) -> dict[str, int]:
     """First with `dry_run` for the count, then with `expect` set to it; another count is 409 and nothing is done."""
-    order = await read_json(request, BulkReplay)
+    order = await read_bulk(request, BulkReplay)
     if order.filter.is_empty:
         raise Invalid(
             "an empty filter would match every event: name at least one field", errors=[Located("#/filter", "is empty")]

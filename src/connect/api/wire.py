@@ -92,9 +92,25 @@ def prefers(request: AnyRequest, preference: str) -> bool:
 
 async def read_json(request: AnyRequest, kind: type[T]) -> T:
     """A JSON body of a known shape. Raises `NotJson` (400), `MediaTypeRefused` (415), `Invalid` (422)."""
+    return convert(await _read_document(request), kind)
+
+
+async def read_bulk(request: AnyRequest, kind: type[T]) -> T:
+    """A bulk operation's body; in its `filter` a value may stand without a list, as it does in a query."""
+    document = await _read_document(request)
+    filters = document.get("filter") if is_object(document) else None
+    if is_object(filters):
+        hints = get_type_hints(get_type_hints(kind)["filter"])
+        for name, value in filters.items():
+            if get_origin(hints.get(name)) is list and not is_array(value):
+                filters[name] = [value]
+    return convert(document, kind)
+
+
+async def _read_document(request: AnyRequest) -> Any:
     if media_type(request) not in {"application/json", "application/merge-patch+json"}:
         raise MediaTypeRefused(f"send Content-Type: application/json, not {media_type(request) or 'nothing'!r}")
-    return convert(storable(decode_any(await read_body(request))), kind)
+    return storable(decode_any(await read_body(request)))
 
 
 async def read_optional_json(request: AnyRequest, kind: type[T]) -> T:
