@@ -121,7 +121,8 @@ def test_the_three_channels_of_one_fact_have_one_fingerprint() -> None:
         (b'{"external_id":"a\\u0000","event_type":"x"}', InvalidEvent, "#/external_id"),
         (b'{"external_id":"a\\n","event_type":"x"}', InvalidEvent, "#/external_id"),
         (b'{"external_id":"a","event_type":"x\\n"}', InvalidEvent, "#/event_type"),
-        (b'{"external_id":"a","event_type":"x","unknown":1}', InvalidEvent, "#"),
+        (b'{"external_id":"a","event_type":"x","unknown":1}', InvalidEvent, "#/unknown"),
+        (b'{"external_id":"a","event_type":"x","a/b":1}', InvalidEvent, "#/a~1b"),
         (b'{"external_id":"a","event_type":"x","occurred_at":"2026-11-22T10:00:00"}', InvalidEvent, "#/occurred_at"),
         (
             b'{"external_id":"a","event_type":"x","occurred_at":"0001-01-01T00:00:00+14:00"}',

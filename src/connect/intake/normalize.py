@@ -29,6 +29,7 @@ SIGNIFICANT_DIGITS_MAX = 15
 """A decimal of at most 15 significant digits survives a double and back; longer ones would change silently."""
 EXPONENT_MAX = 300
 
+UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _decode_reported = msgspec.json.Decoder(ReportedEvent, float_hook=Decimal).decode
@@ -107,7 +108,9 @@ def _guarded(decode: Any, value: Any) -> Any:
 def pointed(error: msgspec.ValidationError) -> tuple[str, str]:
     """msgspec's "Expected ... - at `$.a[0].b`" as a sentence and an RFC 6901 pointer."""
     sentence, _, path = str(error).partition(" - at `$")
-    return sentence, "#" + re.sub(r"\.|\[", "/", path.rstrip("`").replace("[...]", ".*")).replace("]", "")
+    pointer = "#" + re.sub(r"\.|\[", "/", path.rstrip("`").replace("[...]", ".*")).replace("]", "")
+    unknown = UNKNOWN_FIELD.fullmatch(sentence)
+    return sentence, f"{pointer}/{_escape(unknown[1])}" if unknown else pointer
 
 
 def _invalid(error: msgspec.ValidationError) -> InvalidEvent:
