@@ -5,7 +5,7 @@ import sys
 import cyclopts
 
 from connect import __version__
-from connect.errors import ConnectError
+from connect.errors import ConnectError, DatabaseUnavailable, SettingsError
 
 HELP = """Record each fact once, decide by rules what it earns, deliver every reward exactly once in effect.
 
@@ -50,14 +50,26 @@ def build() -> cyclopts.App:
     return app
 
 
+def _exit_code(error: ConnectError) -> int:
+    from connect.cli.output import Exit
+
+    match error:
+        case SettingsError():
+            return Exit.USAGE
+        case DatabaseUnavailable():
+            return Exit.UNREACHABLE
+        case _:
+            return Exit.FAILED
+
+
 def main() -> None:
-    """Errors made on purpose are a sentence on stderr and exit code 1, never a traceback."""
+    """Errors made on purpose are a sentence on stderr and an exit code of `connect.cli.output`, never a traceback."""
     try:
         build()()
     except ConnectError as error:
         print(f"connect: {error.detail}", file=sys.stderr)
         for located in error.errors[:20]:
             print(f"  {located.pointer}: {located.detail}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(_exit_code(error))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,0 +1,12 @@
+"""What serves says in a sentence, and by its exit code, why it cannot start."""
+
+from tests.cli.shell import Shell
+from tests.conftest import free_port
+
+
+async def test_exit_codes_tell_a_wrong_setting_from_a_database_that_is_away():
+    wrong = await Shell().spawn("CONNECT_BOOTSTRAP_KEY=short connect api")
+    assert (wrong.code, "at least 32 characters" in wrong.err) == (2, True)
+    away = f"CONNECT_DATABASE_URL=postgresql://127.0.0.1:1/none connect api --port {free_port()}"
+    gone = await Shell().spawn(away)
+    assert (gone.code, "the database does not answer" in gone.err) == (3, True)
