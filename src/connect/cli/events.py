@@ -7,7 +7,20 @@ from typing import Annotated, Any, Literal, cast
 from cyclopts import App, Parameter
 
 from connect.cli.bulk import Bulk, DryRun, Yes, bulk
-from connect.cli.output import Cell, Exit, Output, Strings, fail, say, say_fields, say_json, say_page, say_table, tell
+from connect.cli.output import (
+    Cell,
+    Exit,
+    InputFile,
+    Output,
+    Strings,
+    fail,
+    say,
+    say_fields,
+    say_json,
+    say_page,
+    say_table,
+    tell,
+)
 from connect.cli.remote import Remote, given, remote, segment
 
 app = App(name="events", help="Send, import, find, explain and replay events.", help_format="plaintext")
@@ -36,7 +49,7 @@ EventStatus = Literal["received", "decided", "failed"]
 
 @app.command
 def send(
-    file: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    file: Annotated[str | None, InputFile] = None,
     /,
     *,
     external_id: Annotated[str | None, Parameter(name=["--id", "--external-id"])] = None,
@@ -124,7 +137,7 @@ def _say_recorded(answer: dict[str, Any]) -> None:
 
 @app.command(name="import")
 def import_(
-    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    file: Annotated[str, InputFile],
     /,
     *,
     effects: Annotated[bool, Parameter(negative="--no-effects")] = True,

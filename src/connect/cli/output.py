@@ -33,6 +33,15 @@ Output = Annotated[
 Cell = str | Callable[[Mapping[str, Any]], Any]
 """What a column shows: a field's name, or a function of the row."""
 
+
+def _no_option(_: Any, value: str | None) -> None:
+    if value and value.startswith("-") and value != "-":
+        raise ValueError(f"There is no option {value}.")
+
+
+InputFile = Parameter(allow_leading_hyphen=True, validator=_no_option)
+"""A file to read, - for stdin; a mistyped option is not taken for one."""
+
 Strings = Annotated[list[str] | None, Parameter(negative="", allow_leading_hyphen=False)]
 """An option that may be given several times."""
 
