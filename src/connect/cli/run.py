@@ -156,7 +156,7 @@ def banner(up: Running, *, made_key: bool) -> str:
         "",
         "Report an event:",
         f"  curl -sS {up.urls[0]}/internal/events \\",
-        f"    -H 'Authorization: Bearer {up.key if made_key else '$CONNECT_BOOTSTRAP_KEY'}' \\",
+        f'    -H "Authorization: Bearer {up.key if made_key else "$CONNECT_BOOTSTRAP_KEY"}" \\',
         "    -H 'Content-Type: application/json' \\",
         """    -d '{"external_id": "order-1001", "source": "shop", "event_type": "purchase.completed",""",
         """         "actor_user_id": "u1",""",
