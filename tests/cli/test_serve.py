@@ -1,7 +1,20 @@
 """What serves says in a sentence, and by its exit code, why it cannot start."""
 
+import socket
+
+import pytest
+
 from tests.cli.shell import Shell
 from tests.conftest import free_port
+
+
+@pytest.mark.parametrize("command", ["api", "worker", "sandbox", "run", "demo"])
+async def test_a_port_that_is_taken_is_told_at_once(command: str):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = await Shell().spawn(f"CONNECT_DATABASE_URL=postgresql://127.0.0.1:1/none connect {command} --port {port}")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"connect: cannot listen on 127.0.0.1:{port}: the port is taken; --port sets another")
 
 
 async def test_exit_codes_tell_a_wrong_setting_from_a_database_that_is_away():

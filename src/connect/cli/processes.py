@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from connect.errors import SettingsError
+from connect.errors import ConnectError
 from connect.telemetry import log
 
 RESTART_AFTER_S = 1.0
@@ -20,6 +20,10 @@ QUICK_S = 10.0
 DRAIN_MAX_S = 30.0
 READY_WITHIN_S = 60.0
 PR_SET_PDEATHSIG = 1
+
+
+class NotReady(ConnectError):
+    code, title = "not_ready", "A process does not come up or does not stay up"
 
 
 def _die_with_parent() -> None:
@@ -100,7 +104,7 @@ class ProcessTree:
 
 
 async def wait_ready(url: str, tree: ProcessTree) -> None:
-    """Waits for `<url>` to answer 200. Raises `SettingsError` when it does not in time or the tree is broken."""
+    """Waits for `<url>` to answer 200. Raises `NotReady` when it does not in time or the tree is broken."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + READY_WITHIN_S
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
@@ -112,6 +116,4 @@ async def wait_ready(url: str, tree: ProcessTree) -> None:
             except (aiohttp.ClientError, TimeoutError, OSError):
                 pass
             await asyncio.sleep(0.05)
-    raise SettingsError(
-        f"{url} did not become ready; the lines above say why (is the port taken? CONNECT_PORT sets another)"
-    )
+    raise NotReady(f"{url} did not become ready; the lines above (or the log file) say why")

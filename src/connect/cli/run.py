@@ -13,8 +13,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from connect.cli.database import database
-from connect.cli.processes import ProcessTree, wait_ready
-from connect.cli.serve import Config, is_loopback, settle_settings
+from connect.cli.processes import NotReady, ProcessTree, wait_ready
+from connect.cli.serve import Config, is_loopback, refuse_taken, settle_settings
 from connect.config import Settings
 from connect.errors import SettingsError
 from connect.telemetry import set_up_logging
@@ -65,13 +65,13 @@ def stop_event() -> asyncio.Event:
 
 
 async def until(stop: asyncio.Event, up: Running) -> None:
-    """Waits for the signal to stop. Raises `SettingsError` when a process keeps dying."""
+    """Waits for the signal to stop. Raises `NotReady` when a process keeps dying."""
     waits = [asyncio.create_task(stop.wait()), asyncio.create_task(up.tree.broken.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for each in waits:
         each.cancel()
     if up.tree.broken.is_set():
-        raise SettingsError("a process keeps dying; the lines above say why")
+        raise NotReady("a process keeps dying; the lines above (or the log file) say why")
 
 
 @contextlib.asynccontextmanager
@@ -83,6 +83,7 @@ async def running(
         raise SettingsError(
             f"refusing to bind {settings.host} with a key made up on the spot: set CONNECT_BOOTSTRAP_KEY"
         )
+    refuse_taken(settings.host, settings.port)  # before anything starts: else another server there would look like ours
     key = settings.bootstrap_key or f"ck_{secrets.token_urlsafe(32)}"
     ports = [settings.port or free_port(), *(free_port() for _ in range(apis - 1))]
     urls = [f"http://{_in_url(settings.host)}:{port}" for port in ports]

@@ -1,9 +1,11 @@
 """The production roles, each a process of its own: `api`, `worker`; and `sandbox`, `migrate`."""
 
 import contextlib
+import errno
 import ipaddress
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,8 +47,21 @@ def api(*, host: str | None = None, port: int | None = None, config: Config = No
 
     settings = settle_settings(config, host=host, port=port)
     set_up_logging(settings.log_level)
+    refuse_taken(settings.host, settings.port)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_api(settings))
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Raises `SettingsError` when nothing can listen there. Port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        why = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+        raise SettingsError(
+            f"cannot listen on {host}:{port}: {why}; --port sets another (CONNECT_PORT that of the API)"
+        ) from error
 
 
 async def _serve_api(settings: Settings) -> None:
@@ -80,9 +95,7 @@ async def _serve_api(settings: Settings) -> None:
         log.info("api.starting", host=settings.host, port=settings.port, pid=os.getpid())
         await server.serve()
         if not server.started:
-            raise SettingsError(
-                f"cannot serve on {settings.host}:{settings.port}: is the port taken? CONNECT_PORT sets another"
-            )
+            raise SettingsError(f"cannot serve on {settings.host}:{settings.port}; the lines above say why")
 
 
 async def _require_credential(settings: Settings, url: str) -> None:
@@ -135,6 +148,7 @@ def worker(*, roles: str = "decide,dispatch", host: str | None = None, port: int
     settings = settle_settings(config, host=host)
     set_up_logging(settings.log_level)
     chosen = parse_roles(roles)
+    refuse_taken(settings.host, port)
 
     async def work() -> None:
         async with database(settings) as url:
@@ -170,6 +184,7 @@ def sandbox(
 
     from connect.sandbox.server import run as run_sandbox
 
+    refuse_taken(host, port)
     asyncio.run(run_sandbox(host, port, settings=sandbox_settings(connect_url, key, secret), ledger_file=ledger))
 
 
