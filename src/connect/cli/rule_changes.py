@@ -161,7 +161,10 @@ def _cap(cap: str, key: Measure) -> str:
 
 
 def _changed_effects(before: Sequence[Effect], after: Sequence[Effect]) -> Iterator[Leaf]:
-    old, new = _by_key(before), _by_key(after)
+    shared = {
+        key for each in (before, after) for key, times in Tally(one.effect_key for one in each).items() if times > 1
+    }
+    old, new = _by_name(before, shared), _by_name(after, shared)
     for key, effect in new.items():
         if key not in old:
             yield "action", "", _effect_words(effect)
@@ -173,8 +176,12 @@ def _changed_effects(before: Sequence[Effect], after: Sequence[Effect]) -> Itera
     yield from (("action", _effect_words(effect), "") for key, effect in old.items() if key not in new)
 
 
-def _by_key(effects: Sequence[Effect]) -> dict[str, Effect]:
-    return {effect.effect_key: effect for effect in effects}
+def _by_name(effects: Sequence[Effect], shared: set[str]) -> dict[str, Effect]:
+    """By key; by recipient too where several have one key (`shared`), as ids of actions are."""
+    return {
+        f"{effect.effect_key} to {effect.recipient}" if effect.effect_key in shared else effect.effect_key: effect
+        for effect in effects
+    }
 
 
 # --- the rest ------------------------------------------------------------------------------------
@@ -205,6 +212,12 @@ def _changed_tests(before: Ruleset, after: Ruleset) -> Iterator[Change]:
 def _leaves(before: Any, after: Any, path: str) -> Iterator[Leaf]:
     """The smallest parts that differ. A part that is absent is `none`."""
     if before == after:
+        return
+    if before is None and isinstance(after, Struct):
+        yield path, "", _said(after)
+        return
+    if after is None and isinstance(before, Struct):
+        yield path, _said(before), ""
         return
     old, new = _parts(before), _parts(after)
     if old is None or new is None or not (old or new):
