@@ -20,6 +20,7 @@ import msgspec
 from bench.memory import ready
 from connect.cli.run import free_port
 from connect.engine.index import Rulebook
+from connect.intake.deciding import decide_plain
 from connect.intake.normalize import NormalEvent, Terms, convert_reported, normalize
 from connect.intake.record import decided_row
 from connect.model import Effect, RewardRule, Ruleset
@@ -84,7 +85,7 @@ async def floor(pool: Any, run: str) -> float:
     rulebook = Rulebook.compile(1, RULES, {})
     now = datetime.now(UTC)
     normals: list[NormalEvent] = [normalize(convert_reported(each), Terms(), now) for each in documents(run)]
-    rows = [decided_row(normal, rulebook)[0] for normal in normals]
+    rows = [decided_row(normal, decide_plain(normal.event, rulebook, now)) for normal in normals]
     async with pool.acquire() as connection:
         begun = time.perf_counter()
         for start in range(0, EVENTS, BATCH):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate
-from typing import Literal
+from typing import ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
@@ -85,17 +85,20 @@ class Slot(Struct, frozen=True):
 
 
 class Periods:
-    """The periods of one moment, each worked out once."""
+    """The periods of one moment."""
+
+    __slots__ = ("moment",)
+    _latest: ClassVar[dict[tuple[Calendar, str], Period]] = {}
+    """By kind and zone, the one worked out last: events come in the order of time, mostly."""
 
     def __init__(self, moment: datetime) -> None:
         self.moment = moment
-        self._known: dict[tuple[str, str], Period] = {}
 
     def of(self, every: Calendar, zone: ZoneInfo) -> Period:
-        known = self._known.get((every, zone.key))
-        if known is None:
-            known = self._known[every, zone.key] = period(self.moment, every, zone)
-        return known
+        latest = self._latest.get((every, zone.key))
+        if latest is None or not latest.start <= self.moment < latest.end:
+            latest = self._latest[every, zone.key] = period(self.moment, every, zone)
+        return latest
 
 
 def slot(meter: Meter, subject: str, periods: Periods) -> Slot:

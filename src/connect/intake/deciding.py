@@ -19,6 +19,7 @@ from connect.engine.command import encode_command
 from connect.engine.decide import (
     Cascade,
     LinkKeys,
+    Reading,
     State,
     Uncounted,
     Weighed,
@@ -162,16 +163,14 @@ class _Loading:
         await self._load_linked(keys)
         states = [await self._state(event, found) for event, found in zip(events, keys, strict=True)]
         found = [uncounted(event, self._rulebook, state.reverses) for event, state in zip(events, states, strict=True)]
+        readings = [Reading(event) for event in events]
+        touched = zip(events, readings, found, strict=True)
         await self._lock(
-            {
-                key
-                for event, gone in zip(events, found, strict=True)
-                for key in counter_keys(event, self._rulebook, gone)
-            }
+            {key for event, reading, gone in touched for key in counter_keys(event, self._rulebook, reading, gone)}
         )
         return [
-            replace(state, cascades=await self._cascades(gone)) if gone else state
-            for state, gone in zip(states, found, strict=True)
+            replace(state, reading=reading, cascades=await self._cascades(gone))
+            for state, reading, gone in zip(states, readings, found, strict=True)
         ]
 
     async def _lock(self, keys: Iterable[str]) -> None:

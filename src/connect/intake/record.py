@@ -205,10 +205,11 @@ class Recorder:
         try:
             if not undecided:
                 await self._write_decided(connection, waiting, written)
-        except LOCKED:
+        except LOCKED as error:
             undecided = True
             self._undecided_until = time.monotonic() + UNDECIDED_FOR_S
-            log.warning("intake.lock_held", events=len(waiting) - len(written.rows), undecided_for_s=UNDECIDED_FOR_S)
+            left = len(waiting) - len(written.rows)
+            log.warning("intake.lock_held", events=left, undecided_for_s=UNDECIDED_FOR_S, error=repr(error))
         rest = {one.identity: _undecided_row(one.normal) for one in waiting if one.identity not in written.rows}
         write = record_impatiently if undecided else record
         written.take(rest, await _with_retries(write, connection, rest))
@@ -233,7 +234,7 @@ class Recorder:
             _tell_undecidable(one)
             return None
         written.warnings[one.identity] = decided.decision.warnings
-        return _decided_row(one.normal, decided)
+        return decided_row(one.normal, decided)
 
     async def _write_run(self, connection: Any, run: list[_Waiting], rulebook: Rulebook, written: "_Written") -> None:
         """One transaction: locks what the events touch, decides them, writes it all. Tried one by one when it fails."""
@@ -263,7 +264,7 @@ class Recorder:
                         return {}, {}
                     decided = await decide_run(connection, [one.normal.event for one in fresh], rulebook, self._undo)
                     rows = {
-                        one.identity: _decided_row(one.normal, found) for one, found in zip(fresh, decided, strict=True)
+                        one.identity: decided_row(one.normal, found) for one, found in zip(fresh, decided, strict=True)
                     }
                     if len(await record(connection, list(rows.values()))) < len(rows):
                         raise _Raced
@@ -294,7 +295,7 @@ def _undecided_row(normal: NormalEvent) -> EventRow:
     return EventRow(normal.event, normal.fingerprint, normal.context)
 
 
-def _decided_row(normal: NormalEvent, decided: Decided) -> EventRow:
+def decided_row(normal: NormalEvent, decided: Decided) -> EventRow:
     return EventRow(decided.event, normal.fingerprint, normal.context, decided.trace, decided.state, decided.actions)
 
 

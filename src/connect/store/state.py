@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from connect.engine.limits import Slot
 from connect.engine.periods import FIRST, LAST
-from connect.engine.state import StateValue
+from connect.engine.state import ZERO, StateValue
 from connect.model import Exposure
 from connect.store.pool import Connection
 
@@ -32,11 +32,11 @@ NOW = "SELECT clock_timestamp()"
 
 _LIVE = "action.reverses IS NULL AND action.status <> 'cancelled' AND action.reversed < action.amount"
 _WANTED = """
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[],
-    $8::text[]) AS wanted (key, rule_key, formerly, subject, role, start, until, unit)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[])
+    AS wanted (key, rule_key, subject, role, start, until, unit)
 """
 _MINE = f"""
-    action.rule_key IN (wanted.rule_key, wanted.formerly) AND action.occurred_at >= wanted.start
+    action.rule_key = wanted.rule_key AND action.occurred_at >= wanted.start
     AND action.occurred_at < wanted.until AND (wanted.unit = '' OR action.unit = wanted.unit) AND {_LIVE}
 """
 _ACTIONS = {
@@ -122,9 +122,12 @@ async def used(connection: Connection, slots: Sequence[Slot]) -> dict[str, State
     """What the stored actions come to for each slot of a calendar period."""
     values: dict[str, StateValue] = {}
     for scope, group in _by_scope(slots).items():
+        by_key = {slot.key: slot for slot in group}
+        sums = dict.fromkeys(by_key, ZERO)
         for row in await connection.fetch(USED[scope], *_columns([(slot, None, None) for slot in group])):
-            slot = next(one for one in group if one.key == row["key"])
-            values[row["key"]] = StateValue(Decimal(row["uses"] if slot.meter.measure == "uses" else row["amount"]))
+            measure = by_key[row["key"]].meter.measure
+            sums[row["key"]] += Decimal(row["uses"] if measure == "uses" else row["amount"])
+        values.update((key, StateValue(found)) for key, found in sums.items())
     return values
 
 
@@ -212,10 +215,11 @@ def _plus(moment: datetime, length: timedelta) -> datetime:
 def _columns(spans: Sequence[tuple[Slot, datetime | None, datetime | None]]) -> list[list[Any]]:
     rows = [
         (
-            slot.key, slot.meter.keys[0], slot.meter.keys[-1], slot.subject, _role(slot),
+            slot.key, rule_key, slot.subject, _role(slot),
             first or (slot.period.start if slot.period else None), last or (slot.period.end if slot.period else None),
             "" if slot.meter.measure == "uses" else slot.meter.unit,
         )
         for slot, first, last in spans
+        for rule_key in slot.meter.keys
     ]  # fmt: skip
     return [list(column) for column in zip(*rows, strict=True)]

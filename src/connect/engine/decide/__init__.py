@@ -14,10 +14,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from connect.engine.counters import counted, keys_changed, keys_read
+from connect.engine.counters import keys_changed, keys_read
 from connect.engine.decide.claim import claim_keys
 from connect.engine.decide.give import Giving, safety_key, usage_of
-from connect.engine.decide.state import Cascade, LinkKeys, State
+from connect.engine.decide.state import Cascade, LinkKeys, Reading, State
 from connect.engine.decide.take_back import Taking, keys_given_back
 from connect.engine.decide.uncount import (
     Uncounted,
@@ -29,12 +29,10 @@ from connect.engine.decide.uncount import (
     undone_early,
 )
 from connect.engine.decide.weigh import Candidate, Weighed, weigh
-from connect.engine.expression import make_activation
 from connect.engine.index import Rulebook
 from connect.engine.limits import Slot
 from connect.engine.links import (
     LinkPath,
-    event_values,
     key_of_original,
     key_of_reverser,
     originals_in,
@@ -44,7 +42,7 @@ from connect.engine.links import (
 from connect.model import Decision, EconomicEvent, RewardAction, RuleTrace, Warning_
 
 __all__ = [
-    "Cascade", "Claimable", "LinkKeys", "State", "Uncounted", "Weighed", "claims", "counter_keys", "decide",
+    "Cascade", "Claimable", "LinkKeys", "Reading", "State", "Uncounted", "Weighed", "claims", "counter_keys", "decide",
     "keys_given_back", "link_keys", "readers", "settle", "uncounted", "undone_early", "weigh",
 ]  # fmt: skip
 
@@ -68,17 +66,18 @@ def link_keys(event: EconomicEvent, rulebook: Rulebook) -> LinkKeys:
     )
 
 
-def counter_keys(event: EconomicEvent, rulebook: Rulebook, found: Sequence[Uncounted] = ()) -> set[str]:
+def counter_keys(
+    event: EconomicEvent, rulebook: Rulebook, reading: Reading, found: Sequence[Uncounted] = ()
+) -> set[str]:
     """Keys of the counters that the event changes or its rules read."""
     plan = rulebook.plan(event.event_type)
     if not plan.counting and not plan.read and not found:
         return set()
-    activation = make_activation(event_values(event))
     keys = set(uncounted_keys(found))
     for counter in plan.counting:
-        keys.update(keys_changed(counter, counted(counter, event, activation)))
+        keys.update(keys_changed(counter, reading.counted(counter)))
     for counter in plan.read:
-        keys.update(keys_read(counter, event, activation))
+        keys.update(keys_read(counter, event, reading.activation))
     return keys
 
 

@@ -109,12 +109,14 @@ class _Trying:
         self._budget = candidate.compiled.budget
         self._used: dict[str, Decimal] = {}
         self._slots: dict[str, Slot] = {}
+        self._touched: list[Slot] = []
         self._spent = ZERO
         self._closed = False
         """Whether this rule's gifts closed the budget."""
 
     def denial(self, effect: CompiledEffect, gift: Gift) -> Denial | None:
-        for found in self._claims.slots(self._meters, gift):
+        self._touched = list(self._claims.slots(self._meters, gift))
+        for found in self._touched:
             if not self._fits(found, gift):
                 return Denial("limited", self._over(found), gift, effect.effect.unit)
         if self._budget is None:
@@ -162,7 +164,8 @@ class _Trying:
         return Denial("short_of_budget", reason, gift, unit)
 
     def take(self, gift: Gift) -> None:
-        for found in self._claims.slots(self._meters, gift):
+        """Uses up what the gift that was just asked about touches, for its final amount."""
+        for found in self._touched:
             self._slots[found.key] = found
             self._used[found.key] = self._used.get(found.key, ZERO) + self._wants(found, gift)
         if self._budget is not None:

@@ -6,7 +6,9 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from connect.engine.links import Link, LinkPath
+from connect.engine.counters import CompiledCounter, Counted, counted
+from connect.engine.expression import Activation, make_activation
+from connect.engine.links import Link, LinkPath, event_values
 from connect.engine.state import Memory
 from connect.model import EconomicEvent, RewardAction
 
@@ -32,6 +34,28 @@ class Cascade(Struct, frozen=True):
     """Whether something already takes it back, or waits to."""
 
 
+class Reading:
+    """One event as expressions read it, and what it adds to counters: each worked out once, by whoever asks first."""
+
+    def __init__(self, event: EconomicEvent) -> None:
+        self._event = event
+        self._activation: Activation | None = None
+        self._parts: dict[str, tuple[Counted, ...]] = {}
+
+    @property
+    def activation(self) -> Activation:
+        """Made only when an expression is evaluated at all (35 us)."""
+        if self._activation is None:
+            self._activation = make_activation(event_values(self._event))
+        return self._activation
+
+    def counted(self, counter: CompiledCounter) -> tuple[Counted, ...]:
+        parts = self._parts.get(counter.id)
+        if parts is None:
+            parts = self._parts[counter.id] = counted(counter, self._event, self.activation)
+        return parts
+
+
 class State(Struct, frozen=True, kw_only=True):
     """Loaded by the shell under the locks that `needs` and `claims` asked for. `memory` is changed by deciding."""
 
@@ -53,6 +77,8 @@ class State(Struct, frozen=True, kw_only=True):
     cascades: tuple[Cascade, ...] = ()
     undo: Mapping[str, Mapping[str, str]] = {}
     """Target -> command -> the command that takes it back."""
+    reading: Reading | None = None
+    """Of the event, where the shell had to read it already."""
     arms: Mapping[str, str] = {}
     """Rule key -> the arm to take, whatever the hash says."""
     recorded: Mapping[str, Any] | None = None

@@ -13,13 +13,12 @@ from msgspec import Struct
 
 from connect.engine.amounts import CONTEXT
 from connect.engine.compile import CompiledEffect, CompiledRule
-from connect.engine.counters import CompiledCounter, Counted, apply, counted, read, recorded
+from connect.engine.counters import CompiledCounter, Counted, apply, read, recorded
 from connect.engine.decide.gifts import Gift, Stopped, clipped, gifts_of, recipient_name
-from connect.engine.decide.state import State
-from connect.engine.expression import Activation, Failed, Missing, make_activation
+from connect.engine.decide.state import Reading, State
+from connect.engine.expression import Activation, Failed, Missing
 from connect.engine.index import Plan, Rulebook
 from connect.engine.limits import parties
-from connect.engine.links import event_values
 from connect.engine.state import ZERO
 from connect.engine.variants import Assignment, assign
 from connect.model import EconomicEvent, RuleTrace, Warning_
@@ -89,26 +88,24 @@ class _Weighing:
     def __init__(self, event: EconomicEvent, rulebook: Rulebook, plan: Plan, state: State) -> None:
         self.event, self.rulebook, self.state = event, rulebook, state
         self.warnings: list[Warning_] = []
-        self._activation: Activation | None = None
+        self._reading = state.reading or Reading(event)
+        self._bound: Activation | None = None
         self._values_of: dict[tuple[str, ...], dict[str, Any]] = {}
         self.added = self._count(plan.counting) if plan.counting else ()
         self.counters = self._read(plan.read) if plan.read else {}
         if plan.read:
-            self._activation = self.activation.bind({"counters": self.counters})
+            self._bound = self._reading.activation.bind({"counters": self.counters})
 
     @property
     def activation(self) -> Activation:
-        """Made once an event, and only when a rule is evaluated at all (35 us)."""
-        if self._activation is None:
-            self._activation = make_activation(event_values(self.event))
-        return self._activation
+        return self._bound or self._reading.activation
 
     def _count(self, counting: Iterable[CompiledCounter]) -> tuple[tuple[CompiledCounter, tuple[Counted, ...]], ...]:
         if self.state.counted or self.state.recorded is not None:
             return ()
         added: list[tuple[CompiledCounter, tuple[Counted, ...]]] = []
         for counter in counting:
-            parts = () if counter.id in self.state.undone else counted(counter, self.event, self.activation)
+            parts = () if counter.id in self.state.undone else self._reading.counted(counter)
             if parts:
                 apply(counter, parts, self.state.memory)
                 added.append((counter, parts))

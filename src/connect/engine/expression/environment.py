@@ -112,6 +112,9 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+_AS_IS: Final = frozenset({str, int, bool, float})
+
+
 class Activation:
     """The values of one event, shared by all of its rules and dropped with it (cel's own copy grows with use).
 
@@ -154,8 +157,12 @@ class Activation:
         return {path: value for path, value in found if not isinstance(value, (Missing, Failed))}
 
     def _simplified(self, value: Any) -> Any:
-        if type(value) in (str, int, bool, float) or value is None:
+        kind: type = type(value)
+        if kind in _AS_IS or value is None:
             return value
+        if kind is dict:  # what events hold; the checks below are for what others hand in, and dear
+            self.longest = max(self.longest, len(value))
+            return {key: self._simplified(entry) for key, entry in value.items()}
         if isinstance(value, Mapping):
             entries = cast("Mapping[str, Any]", value)
             self.longest = max(self.longest, len(entries))

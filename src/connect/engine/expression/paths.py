@@ -45,7 +45,7 @@ def resolve(values: Mapping[str, Any], path: Path) -> Any | Missing | Failed:
     """The value at the path, as CEL's select and index would find it."""
     here: Any = values
     for depth, step in enumerate(path):
-        if type(step) is str and isinstance(here, Mapping):
+        if type(step) is str and (type(here) is dict or isinstance(here, Mapping)):
             found = cast("Mapping[str, Any]", here)
             if step not in found:
                 return Missing(render(path[: depth + 1]))
