@@ -14,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from connect.config import Settings
 from connect.dispatch.dispatcher import Dispatcher
+from connect.engine.compile import budget_key
 from connect.errors import SettingsError
 from connect.intake.backlog import Backlog
 from connect.intake.live import LiveRules
@@ -22,7 +23,8 @@ from connect.store.claims import due_by_target
 from connect.store.migrate import migrations, schema_version
 from connect.store.pool import open_pool
 from connect.store.processes import heartbeat
-from connect.telemetry import DUE_ACTIONS, OLDEST_DUE_AGE, log
+from connect.store.state import read_values
+from connect.telemetry import BUDGET_USED, DUE_ACTIONS, OLDEST_DUE_AGE, log
 
 Role = Literal["decide", "dispatch"]
 ROLES: tuple[Role, ...] = ("decide", "dispatch")
@@ -65,7 +67,7 @@ async def _run_loops(
         loops.append(Rebuilder(pool, rules).run(stop))
     if "dispatch" in roles:
         loops.append(Dispatcher(pool, settings.targets).run(stop))
-    followers = [asyncio.create_task(rules.follow()), asyncio.create_task(_measure(pool, settings))]
+    followers = [asyncio.create_task(rules.follow()), asyncio.create_task(_measure(pool, settings, rules))]
     try:
         async with asyncio.TaskGroup() as group:
             for each in loops:
@@ -76,12 +78,17 @@ async def _run_loops(
         await asyncio.gather(*followers, return_exceptions=True)
 
 
-async def _measure(pool: Any, settings: Settings) -> None:
-    """Keeps the database-wide gauges; targets that have nothing due read zero."""
+async def _measure(pool: Any, settings: Settings, rules: LiveRules) -> None:
+    """Keeps the database-wide gauges; where nothing is due, and nothing was taken from a budget, they read zero."""
     while True:
         try:
+            budgets = rules.rulebook.document.budgets
+            keys = {budget_key(name, budget.unit): name for name, budget in budgets.items()}
             async with pool.acquire() as connection:
                 due = await due_by_target(connection)
+                used = await read_values(connection, list(keys))
+            for key, name in keys.items():
+                BUDGET_USED.labels(name).set(float(used.get(key, 0)) / (float(budgets[name].cap) or 1))
             for target in {*settings.targets, *due}:
                 DUE_ACTIONS.labels(target).set(due[target].due if target in due else 0)
                 OLDEST_DUE_AGE.labels(target).set(due[target].oldest_age_s if target in due else 0)

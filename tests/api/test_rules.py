@@ -123,7 +123,7 @@ async def test_a_stop_acts_at_once_and_says_what_becomes_of_what_waits(api: Api)
     reply = await api.post(
         "/internal/rules/cashback-2/stop", {"pending": "review", "note": "too generous"}, If_Match='"99"'
     )
-    assert (reply.status, reply.json["enabled"], reply.json["actions"]) == (200, False, 1)
+    assert (reply.status, reply.json["enabled"], reply.json["touched"]) == (200, False, 1)
     assert (await api.get(f"/internal/reward-actions/{action}")).json["status"] == "awaiting_approval"
     assert await earned(api, "e2") == []
 

@@ -1,4 +1,4 @@
-"""`connect rules rebuild-counters` against a real server, with the loop of a worker beside it."""
+"""`connect rules rebuild-counters` and `learn-schema` against a real server, with the loop of a worker beside it."""
 
 import asyncio
 import contextlib
@@ -71,3 +71,22 @@ async def test_counters_are_built_anew_while_a_dry_run_reads_them_live(shell: Sh
     assert (await outcome("ann"), await outcome("bob")) == ("not_matched", "gave")
     wrong = await shell("rules", "rebuild-counters", "purchase")
     assert "no counter 'purchase' (it has: purchases)" in wrong.err
+
+
+async def test_a_schema_is_learnt_from_events_and_finds_a_mistyped_field(shell: Shell, tmp_path: Any) -> None:
+    api = shell.api
+    assert api is not None
+    for n in range(3):
+        await api.post("/internal/events", purchase(n))
+    learnt = await shell("rules", "learn-schema", "purchase.completed")
+    assert (learnt.code, learnt.err) == (0, "learnt from 3 event(s)\n")
+    file = tmp_path / "rules.yaml"
+    file.write_text(
+        RULES.replace("condition: ", "condition: context.amont_minor > 5 && ").replace(
+            "rules:", f"{learnt.out}\nrules:"
+        )
+    )
+    checked = await shell("rules", "check", str(file))
+    assert "did you mean context.amount_minor?" in checked.out
+    nothing = await shell("rules", "learn-schema", "deal.closed")
+    assert "nothing to learn from" in nothing.err

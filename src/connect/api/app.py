@@ -7,7 +7,7 @@ from typing import Any
 
 from litestar import Litestar
 
-from connect.api import actions, counters, docs, events, health, rules, ruleset
+from connect.api import actions, counters, docs, events, health, rules, ruleset, schemas
 from connect.api.auth import Authenticator, Caller, guard
 from connect.api.openapi import openapi_json
 from connect.api.problems import HANDLERS, problem_page
@@ -54,6 +54,7 @@ def create_app(settings: Settings, database_url: str) -> Litestar:
         *rules.ROUTES,
         *ruleset.ROUTES,
         *counters.ROUTES,
+        *schemas.ROUTES,
         *actions.ROUTES,
         *health.ROUTES,
         *docs.ROUTES,

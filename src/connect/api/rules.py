@@ -300,7 +300,7 @@ async def stop(request: AnyRequest, key: FromPath[str]) -> Response[Any]:
             connection, rulebook(request), key, order.pending, by=caller(request).name, note=order.note
         )
     body = _shown(_find(published.document, key), published.rule_versions[key], published.version)
-    return Response({**body, "pending": order.pending, "actions": touched}, headers={"ETag": etag(published.version)})
+    return Response({**body, "pending": order.pending, "touched": touched}, headers={"ETag": etag(published.version)})
 
 
 @post(

@@ -10,6 +10,7 @@ from connect.cli.local_rules import File, check, new, run_inline_tests
 from connect.cli.output import Cell, Exit, Output, fail, say, say_json, say_page, tell
 from connect.cli.remote import Answer, Params, Remote, remote, segment
 from connect.cli.rule_counters import rebuild_counters
+from connect.cli.rule_schemas import learn_schema
 
 if TYPE_CHECKING:
     from connect.cli.rule_changes import Change
@@ -19,6 +20,7 @@ app.command(new)
 app.command(check)
 app.command(run_inline_tests, name="test")
 app.command(rebuild_counters)
+app.command(learn_schema)
 
 RULESET = "/internal/ruleset"
 VERSIONS = f"{RULESET}/versions"
@@ -277,5 +279,5 @@ def stop(
         say_json(answer)
         return Exit.OK
     fate = {"review": "await approval", "cancel": "were cancelled"}.get(pending)
-    say(f"rule {key} is stopped" + (f"; {answer['actions']} action(s) not yet sent {fate}" if fate else ""))
+    say(f"rule {key} is stopped" + (f"; {answer['touched']} action(s) not yet sent {fate}" if fate else ""))
     return Exit.OK

@@ -124,6 +124,10 @@ LOCK_FOR_REPLAY = f"SELECT {EVENT_COLUMNS} FROM event WHERE id = ANY($1) ORDER B
 LOCK_TO_DECIDE = "SELECT id FROM event WHERE id = ANY($1) AND status = 'received' ORDER BY id FOR UPDATE SKIP LOCKED"
 EVENT = f"SELECT {EVENT_COLUMNS} FROM event WHERE id = $1"
 EVENTS = f"SELECT {EVENT_COLUMNS} FROM event WHERE id = ANY($1)"
+CONTEXTS = """
+SELECT context FROM event WHERE event_type = $1 AND ($3::text IS NULL OR source = $3)
+ORDER BY received_at DESC, id DESC LIMIT $2
+"""
 TRACE = "SELECT trace, failure FROM event WHERE id = $1"
 
 
@@ -272,6 +276,13 @@ async def read_trace(connection: Connection, event_id: UUID) -> tuple[list[RuleT
     """The trace of the last deciding, and the fault of the last failed try."""
     row = await connection.fetchrow(TRACE, event_id)
     return msgspec.convert(row["trace"] or [], list[RuleTrace]), row["failure"]
+
+
+async def contexts_of_type(
+    connection: Connection, event_type: str, limit: int, source: str | None = None
+) -> list[dict[str, Any]]:
+    """Contexts of the newest events of a type, of one source where it is named."""
+    return [row["context"] for row in await connection.fetch(CONTEXTS, event_type, limit, source)]
 
 
 class EventFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

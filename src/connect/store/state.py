@@ -28,6 +28,7 @@ UPDATE state SET value = changed.value, detail = changed.detail,
 FROM unnest($1::text[], $2::numeric[], $3::jsonb[], $4::boolean[]) AS changed (key, value, detail, computed)
 WHERE state.key = changed.key
 """
+VALUES = "SELECT key, value FROM state WHERE key = ANY($1::text[])"
 NOW = "SELECT clock_timestamp()"
 
 _LIVE = "action.reverses IS NULL AND action.status <> 'cancelled' AND action.reversed < action.amount"
@@ -150,6 +151,11 @@ async def spent(connection: Connection, budgets: Mapping[str, tuple[str, str]]) 
     names, units = [name for name, _ in budgets.values()], [unit for _, unit in budgets.values()]
     rows = await connection.fetch(SPENT, list(budgets), names, units)
     return {row["key"]: StateValue(Decimal(row["amount"])) for row in rows}
+
+
+async def read_values(connection: Connection, keys: Sequence[str]) -> dict[str, Decimal]:
+    """The values of these keys as they are committed; absent ones are left out."""
+    return {row["key"]: Decimal(row["value"]) for row in await connection.fetch(VALUES, list(keys))}
 
 
 async def save(connection: Connection, changes: Mapping[str, StateValue], computed: set[str]) -> None:

@@ -157,12 +157,11 @@ class Activation:
         return {path: value for path, value in found if not isinstance(value, (Missing, Failed))}
 
     def _simplified(self, value: Any) -> Any:
-        kind: type = type(value)
-        if kind in _AS_IS or value is None:
+        if type(value) in _AS_IS or value is None:
             return value
-        if kind is dict:  # what events hold; the checks below are for what others hand in, and dear
+        if type(value) is dict:  # what events hold; the checks below are for what others hand in, and dear
             self.longest = max(self.longest, len(value))
-            return {key: self._simplified(entry) for key, entry in value.items()}
+            return {key: self._simplified(entry) for key, entry in cast("dict[str, Any]", value).items()}
         if isinstance(value, Mapping):
             entries = cast("Mapping[str, Any]", value)
             self.longest = max(self.longest, len(entries))
