@@ -130,7 +130,13 @@ STORIES: list[Case] = [
         story(f"{{ name: a, {GIVEN}, expect: {{}}, arms: {{ r: §c }} }}", f"variants: {ARMS}"),
         "#/tests/0/arms/r",
         "error",
-        "the rule r has no arm c it has a, b, holdout",
+        "the rule r has no arm c it has a, b",
+    ),
+    (
+        story(f"{{ name: a, {GIVEN}, expect: {{}}, arms: {{ r: §holdout }} }}", f"variants: {ARMS}"),
+        "#/tests/0/arms/r",
+        "error",
+        "the rule r has no arm holdout",
     ),
 ]
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from msgspec.structs import replace
 
 from connect.cli.output import Exit, fail, printable, tell
-from connect.engine.ruleset import Positions, RuleProblem, check_ruleset, convert_ruleset
+from connect.engine.ruleset import Positions, RuleProblem, check_ruleset, convert_ruleset, findings_beside
 from connect.engine.ruleset.document import read_document
 from connect.errors import InvalidRuleset, Located
 
@@ -48,6 +48,7 @@ def find_problems(text: str, live: Document | None = None) -> tuple[Document, li
             known = {problem.pointer for problem in problems}
             faults = [document.positions.located(fault) for fault in error.errors if fault.pointer not in known]
             problems += [_of_form(fault) for fault in faults]
+            problems += findings_beside(document.value, [*document.problems, *faults], document.positions)
     except InvalidRuleset as error:
         return {}, [_of_form(fault) for fault in error.errors]
     return value, sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))

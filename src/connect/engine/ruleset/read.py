@@ -4,12 +4,13 @@ from connect.engine.ruleset.check import RuleProblem, check_ruleset
 from connect.engine.ruleset.convert import convert_ruleset, refusal
 from connect.engine.ruleset.document import read_document
 from connect.engine.ruleset.positions import Positions
+from connect.engine.ruleset.salvage import findings_beside
 from connect.errors import InvalidRuleset, Located
 from connect.model import Ruleset
 
 
 def read_ruleset(text: str | bytes) -> Ruleset:
-    """Reads YAML or JSON. Raises `InvalidRuleset` with all faults of form; expressions are `check_ruleset`'s."""
+    """Reads YAML or JSON. Raises `InvalidRuleset` with all faults of form, and what else is wrong beside them."""
     return _read(text)[0]
 
 
@@ -24,7 +25,7 @@ def read_and_check(text: str | bytes) -> tuple[Ruleset, list[RuleProblem]]:
 
 
 def review(text: str | bytes) -> list[RuleProblem]:
-    """Every error and warning of the text, each with its place; a text that cannot be read has only faults of form."""
+    """Every error and warning of the text, each with its place; beside faults of form only errors are told."""
     try:
         ruleset, positions = _read(text)
     except InvalidRuleset as error:
@@ -43,6 +44,7 @@ def _read(text: str | bytes) -> tuple[Ruleset, Positions]:
     except InvalidRuleset as error:
         known = {problem.pointer for problem in refused}
         refused += [document.positions.located(fault) for fault in error.errors if fault.pointer not in known]
+        refused += [_located(one) for one in findings_beside(document.value, refused, document.positions)]
     else:
         if not refused:
             return ruleset, document.positions

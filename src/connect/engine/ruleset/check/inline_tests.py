@@ -8,7 +8,7 @@ from connect.engine.expression.names import nearest
 from connect.engine.ruleset.check.findings import Findings
 from connect.engine.ruleset.positions import child
 from connect.engine.variants import HOLDOUT
-from connect.model import ExpectedAction, RewardRule, RulesetTest
+from connect.model import ExpectedAction, RewardRule, RulesetTest, Variants
 
 _SHOWN: Final = 10
 """Names that are listed where none is near."""
@@ -62,8 +62,12 @@ def _arms(findings: Findings, test: RulesetTest, rules: dict[str, RewardRule], p
         if rule.variants is None:
             hint = "leave it out, or give the rule `variants`"
             findings.error(inner, f"the rule {key} has no variants, so there is no arm to choose", hint)
-        elif arm not in (known := [*rule.variants.arms, HOLDOUT]):
+        elif arm not in (known := _arms_of(rule.variants)):
             findings.error(inner, f"the rule {key} has no arm {arm}", nearest(arm, known) or f"it has {_list(known)}")
+
+
+def _arms_of(variants: Variants) -> list[str]:
+    return [*variants.arms, *([HOLDOUT] if str(variants.holdout).strip("0.") else [])]
 
 
 def _rule(findings: Findings, key: str, rules: dict[str, RewardRule], pointer: str) -> RewardRule | None:
