@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from connect.dispatch.operating import operate
+from connect.errors import NotAllowedNow
 from connect.intake.live import LiveRules
 from connect.intake.rebuild import Rebuilder
 from connect.store.rules import change
@@ -345,3 +346,28 @@ async def test_a_process_that_stood_still_looks_for_a_publish_before_it_decides(
         assert (await stale.fresh()).version == 1
         stale.looked_at -= 3
         assert (await stale.fresh()).version == intake.rules.rulebook.version + 1
+
+
+async def test_a_reversal_that_a_person_cancels_leaves_the_claim_as_it_was(pool: Any) -> None:
+    async with intake_on(pool, CASHBACK) as intake:
+        await intake.report(purchase(1))
+        await pool.execute("UPDATE reward_action SET status = 'completed', due_at = NULL, attempts = 1")
+        await intake.report(refund(1, of=1))
+        assert list((await intake.stored("limit|")).values()) == ["0", "0"]
+        undo = await pool.fetchval("SELECT id FROM reward_action WHERE reverses IS NOT NULL")
+        async with pool.acquire() as connection:
+            await operate(connection, intake.rules.rulebook, "cancel", undo, actor="ann")
+        assert list((await intake.stored("limit|")).values()) == ["100", "1"]
+
+
+async def test_what_was_taken_back_is_not_sent_again_by_a_person(pool: Any) -> None:
+    async with intake_on(pool, CASHBACK) as intake:
+        [answer] = await intake.report(purchase(1))
+        await pool.execute(
+            "UPDATE reward_action SET status = 'failed', failure = 'exhausted', due_at = NULL, attempts = 9"
+        )
+        await intake.report(refund(1, of=1))
+        assert {(row[3], row[5]) for row in await intake.given()} == {("failed", False), ("awaiting_approval", True)}
+        async with pool.acquire() as connection:
+            with pytest.raises(NotAllowedNow, match="takes back"):
+                await operate(connection, intake.rules.rulebook, "retry", answer.actions[0].id, actor="ann")

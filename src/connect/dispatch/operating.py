@@ -28,7 +28,7 @@ async def operate(
         return await operations.operate(connection, operation, action_id, actor=actor, note=note)
     async with claims_kept(connection, rulebook, [action_id]):
         action = await operations.operate(connection, operation, action_id, actor=actor, note=note)
-        await operations.free_claims(connection, [action_id])
+        await operations.settle_claims(connection, [action_id])
     return action
 
 
@@ -50,7 +50,7 @@ async def operate_all(
         matched = await operations.operate_all(
             connection, operation, filters, only=ids, expect=expect, actor=actor, note=note
         )
-        await operations.free_claims(connection, ids)
+        await operations.settle_claims(connection, ids)
     return matched
 
 

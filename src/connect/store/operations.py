@@ -65,6 +65,18 @@ WITH approved AS (
 UPDATE reward_action AS original SET reversed = least(original.amount, original.reversed + freed.amount)
 FROM freed WHERE original.id = freed.id
 """
+# Reversals that a person cancelled before they were sent: their originals hold the amount again.
+KEEP_CLAIMS = """
+WITH dropped AS (
+    UPDATE reward_action SET frees_claim = false
+    WHERE id = ANY($1) AND reverses IS NOT NULL AND frees_claim AND status = 'cancelled'
+    RETURNING reverses, amount
+), kept AS (
+    SELECT reverses AS id, sum(amount) AS amount FROM dropped GROUP BY 1
+)
+UPDATE reward_action AS original SET reversed = greatest(0, original.reversed - kept.amount)
+FROM kept WHERE original.id = kept.id AND original.status <> 'cancelled'
+"""
 UNSENT = "SELECT id FROM reward_action WHERE rule_key = $1 AND status = 'pending' AND attempts = 0 ORDER BY id"
 
 COUNT = "SELECT count(*) FROM reward_action WHERE {guard} AND {condition}"
@@ -143,9 +155,10 @@ async def unsent(connection: Connection, rule_key: str) -> list[UUID]:
     return [row["id"] for row in await connection.fetch(UNSENT, rule_key)]
 
 
-async def free_claims(connection: Connection, action_ids: Sequence[UUID]) -> None:
-    """Takes approved reversals among these out of what their originals hold."""
+async def settle_claims(connection: Connection, action_ids: Sequence[UUID]) -> None:
+    """Of reversals among these: approved ones are out of what their originals hold, cancelled ones in it again."""
     await connection.execute(FREE_CLAIMS, list(action_ids))
+    await connection.execute(KEEP_CLAIMS, list(action_ids))
 
 
 async def operate_all(
