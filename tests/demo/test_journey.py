@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from connect.demo.journey import BASKETS, EVENTS, REDEMPTIONS, cents, events, table
+from connect.demo.made_up import REFUNDS, Referrers, refunds
 from connect.model import ReportedEvent
 
 Event = dict[str, Any]
@@ -29,9 +30,9 @@ def purchases(all_events: list[Event]) -> dict[str, Event]:
     return {event["external_id"]: event for event in all_events if event["event_type"] == "purchase.completed"}
 
 
-def test_every_basket_and_every_coupon_is_one_event(all_events: list[Event]) -> None:
+def test_every_basket_every_coupon_and_every_refund_is_one_event(all_events: list[Event]) -> None:
     types = Counter(event["event_type"] for event in all_events)
-    assert types == {"purchase.completed": BASKETS, "coupon.redeemed": REDEMPTIONS}
+    assert types == {"purchase.completed": BASKETS, "coupon.redeemed": REDEMPTIONS, "purchase.refunded": REFUNDS}
     assert len({(event["source"], event["external_id"]) for event in all_events}) == EVENTS
 
 
@@ -39,7 +40,8 @@ def test_events_come_in_order_of_time_and_then_identity(all_events: list[Event])
     keys = [(datetime.fromisoformat(event["occurred_at"]), event["external_id"]) for event in all_events]
     assert all(one < other for one, other in pairwise(keys))
     assert keys[0][0] == datetime(2017, 1, 1, 5, tzinfo=UTC)
-    assert keys[-1][0] == datetime(2018, 1, 1, 4, 1, 20, tzinfo=UTC)
+    last = [occurred_at for occurred_at, external_id in keys if not external_id.startswith("refund-")][-1]
+    assert last == datetime(2018, 1, 1, 4, 1, 20, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -124,3 +126,63 @@ def test_every_event_is_one_that_connect_takes(all_events: list[Event]) -> None:
     reported = msgspec.convert(all_events, list[ReportedEvent])
     assert len(reported) == EVENTS
     assert max(len(msgspec.json.encode(event)) for event in all_events) < 2_000
+
+
+# --- what is made up -----------------------------------------------------------------------------
+
+
+def test_a_refund_follows_a_basket_of_the_same_household_and_never_exceeds_it(all_events: list[Event]) -> None:
+    bought: dict[str, Event] = {}
+    refunded: Counter[str] = Counter()
+    for event in all_events:
+        order = event["context"].get("order_id")
+        if event["event_type"] == "purchase.completed":
+            bought[order] = event
+        elif event["event_type"] == "purchase.refunded":
+            refunded[order] += event["context"]["refunded_minor"]
+            assert event["context"]["refunded_minor"] > 0
+            assert event["actor_user_id"] == bought[order]["actor_user_id"]
+    shares = [amount / bought[order]["context"]["amount_minor"] for order, amount in refunded.items()]
+    assert max(shares) == 1
+    assert 0.0175 < len(refunded) / BASKETS < 0.0225
+    assert 0.45 < shares.count(1) / len(shares) < 0.55  # two of the four ways come to the whole
+
+
+@pytest.mark.parametrize(
+    ("basket", "expected"),
+    [
+        (200, [("refund-200-1", "2017-03-04T10:00:00Z", 1001)]),
+        (250, [("refund-250-1", "2017-03-02T10:00:00Z", 500)]),
+        (300, [("refund-300-1", "2017-03-02T10:00:00Z", 333), ("refund-300-2", "2017-03-06T10:00:00Z", 668)]),
+        (350, [("refund-350-1", "2017-03-03T10:00:00Z", 250), ("refund-350-2", "2017-03-05T10:00:00Z", 250)]),
+        (251, []),
+    ],
+)
+def test_a_basket_is_refunded_in_the_way_its_id_says(basket: int, expected: list[tuple[str, str, int]]) -> None:
+    purchase = {
+        "external_id": str(basket),
+        "source": "shop",
+        "occurred_at": "2017-03-01T10:00:00Z",
+        "actor_user_id": "household-1",
+        "context": {"order_id": str(basket), "currency": "USD", "amount_minor": 1001},
+    }
+    found = [(one["external_id"], one["occurred_at"], one["context"]["refunded_minor"]) for one in refunds(purchase)]
+    assert found == expected
+
+
+def test_a_coupon_is_recommended_by_another_household_that_was_sent_the_same_campaign(all_events: list[Event]) -> None:
+    sent = {(row.campaign_id, f"household-{row.household_id}") for row in table("campaigns").itertuples()}
+    coupons = [event for event in all_events if event["event_type"] == "coupon.redeemed"]
+    recommended = [event for event in coupons if "parties" in event]
+    assert 0.4 < len(recommended) / len(coupons) < 0.6
+    for event in recommended:
+        referrer = event["parties"]["referrer"]
+        assert referrer != event["actor_user_id"]
+        assert (event["context"]["campaign_id"], referrer) in sent
+
+
+def test_the_next_household_recommends_and_to_the_last_the_first() -> None:
+    referrers = Referrers([(1, 40), (1, 20), (1, 30), (2, 21)])
+    assert [referrers.of(1, household) for household in (20, 30, 40)] == [30, 40, 20]
+    assert referrers.of(2, 21) == 21
+    assert Referrers([(1, 21), (1, 23)]).of(1, 21) is None

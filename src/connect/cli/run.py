@@ -19,7 +19,8 @@ from connect.config import Settings
 from connect.errors import SettingsError
 from connect.telemetry import set_up_logging
 
-SANDBOX_TARGETS = ("points", "nft", "gateway")
+SANDBOX_TARGETS = {"points": {"credit": "debit"}, "nft": {"mint": "burn"}, "gateway": {"transfer": "reclaim"}}
+"""The stand-ins, and by which command each takes a command back."""
 
 
 class Running(Struct, frozen=True):
@@ -118,9 +119,10 @@ async def running(
 
 def _sandbox_targets(url: str, secret: str) -> dict[str, str]:
     environ: dict[str, str] = {}
-    for name in SANDBOX_TARGETS:
+    for name, undo in SANDBOX_TARGETS.items():
         prefix = f"CONNECT_TARGETS__{name.upper()}__"
         environ |= {f"{prefix}URL": f"{url}/{name}", f"{prefix}INTERNAL": "true", f"{prefix}SECRET": secret}
+        environ |= {f"{prefix}UNDO__{command.upper()}": back for command, back in undo.items()}
     return environ
 
 

@@ -2,6 +2,8 @@
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The Complete Journey data as events: `purchase.completed` for each basket, `coupon.redeemed` for each coupon.
 
+What the data does not have is made up from it (`made_up`): `purchase.refunded`, and a coupon's `parties.referrer`.
+
 The data's times bear no zone. They are UTC: the data's weeks turn at 05:00 in winter and at 04:00 in summer, which is
 midnight in the stores' zone (Ohio: America/New_York), the year ends at 04:01 on the first of January, and nobody shops
 between 05:00 and 09:00. Days without a time (a coupon's, a campaign's) are days in the stores' zone.
@@ -20,6 +22,8 @@ import numpy as np
 import pandas as pd
 from pyarrow.parquet import ParquetFile
 
+from connect.demo.made_up import REFUNDS, Event, Referrers, place, with_refunds
+
 Frame: TypeAlias = Any
 Series: TypeAlias = Any
 """Of pandas, which comes without types."""
@@ -30,7 +34,7 @@ STORES_ZONE = "America/New_York"
 CURRENCY = "USD"
 BASKETS = 155_848
 REDEMPTIONS = 2_102
-EVENTS = BASKETS + REDEMPTIONS
+EVENTS = BASKETS + REDEMPTIONS + REFUNDS
 
 ITEMS_MAX = 5
 """Baskets of up to so many lines list them; the median basket has five."""
@@ -45,8 +49,6 @@ CENTS = {
     "coupon_match_disc": "coupon_match_minor",
 }
 """Columns of dollars, and what an event's context calls them in cents."""
-
-Event = dict[str, Any]
 
 
 class Campaign(NamedTuple):
@@ -73,17 +75,12 @@ def cents(dollars: Series) -> Series:
 
 
 def events(limit: int | None = None) -> Iterator[Event]:
-    """The first `limit` events (all: 157,950) in the order of `occurred_at`, ties by `external_id`.
+    """The first `limit` events (all: 162,622) in the order of `occurred_at`, ties by `external_id`.
 
     Bodies for POST /internal/events, the same at every call. Only what is asked for is shaped.
     """
-    merged = heapq.merge(_purchases(limit), _redemptions(), key=_order)
+    merged = heapq.merge(with_refunds(_purchases(limit)), _redemptions(), key=place)
     return merged if limit is None else islice(merged, limit)
-
-
-def _order(event: Event) -> tuple[str, str]:
-    """Times are all written alike (UTC, seconds), so their texts sort as they do."""
-    return event["occurred_at"], event["external_id"]
 
 
 # --- purchases -----------------------------------------------------------------------------------
@@ -198,10 +195,12 @@ def _redemptions() -> Iterator[Event]:
     redeemed = redeemed.merge(products.reset_index(), on=["coupon_upc", "campaign_id"])
     midnight = redeemed["redemption_date"].dt.tz_localize(STORES_ZONE).dt.tz_convert("UTC")
     redeemed["occurred_at"] = midnight.dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return iter(sorted(map(_redemption, redeemed.itertuples()), key=_order))
+    sent = table("campaigns")
+    referrers = Referrers(zip(sent["campaign_id"].tolist(), sent["household_id"].tolist(), strict=True))
+    return iter(sorted((_redemption(row, referrers) for row in redeemed.itertuples()), key=place))
 
 
-def _redemption(row: Any) -> Event:
+def _redemption(row: Any, referrers: Referrers) -> Event:
     """A household redeems a coupon of a campaign at most once a day: those four are the identity."""
     day = row.redemption_date.date().isoformat()
     context = {
@@ -212,7 +211,9 @@ def _redemption(row: Any) -> Event:
         "redeemed_on": day,
     }
     external_id = f"coupon-{row.household_id}-{row.coupon_upc}-{row.campaign_id}-{day}"
-    return _event("coupon.redeemed", external_id, row.occurred_at, row.household_id, context)
+    event = _event("coupon.redeemed", external_id, row.occurred_at, row.household_id, context)
+    referrer = referrers.of(row.campaign_id, row.household_id)
+    return event if referrer is None else event | {"parties": {"referrer": f"household-{referrer}"}}
 
 
 def _event(event_type: str, external_id: str, occurred_at: str, household: int, context: dict[str, Any]) -> Event:

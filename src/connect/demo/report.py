@@ -6,60 +6,73 @@ from decimal import Decimal
 from msgspec import Struct
 from rich.table import Table
 
-from connect.demo.recount import Recount
+from connect.demo.recount import Expected, Recount
 
 
 class Given(Struct, frozen=True, kw_only=True):
-    """What one rule gave, as Connect's actions tell. `amount`: the sum, a decimal text."""
+    """What one rule gave and what was taken back of it, as Connect's actions tell. Amounts: sums, decimal texts.
+
+    Both are the same whether a refund found an action unsent, and cancelled it, or sent, and had it undone.
+    """
 
     actions: int
+    """Given, the cancelled included; those that undo are not counted."""
     amount: str
+    taken_back: str = "0"
     unit: str = ""
-    completed: int = 0
+    cancelled: int = 0
+    """Of the actions: taken back before they were sent."""
     failed: int = 0
+    """Here and in `open` those that undo are counted, too."""
+    open: int = 0
+    """Not ended."""
 
 
 NOTHING = Given(actions=0, amount="0")
+NONE_EXPECTED = Expected(0, "0")
 
 
 def compare(expected: Recount, actual: Mapping[str, Given]) -> list[str]:
     """Every difference as a sentence; empty when all is as it should be. An unended action is a difference, too."""
-    found: list[str] = []
-    for key in _keys(expected, actual):
-        actions, amount = expected.rules.get(key, (0, "0"))
-        given = actual.get(key, NOTHING)
-        if given.actions != actions:
-            found.append(f"{key}: {given.actions:,} actions, {actions:,} expected")
-        if Decimal(given.amount) != Decimal(amount):
-            found.append(f"{key}: {given.amount} in all, {amount} expected")
-        if given.failed:
-            found.append(f"{key}: {given.failed:,} failed")
-        if open_ := given.actions - given.completed - given.failed:
-            found.append(f"{key}: {open_:,} not ended")
-    return found
+    return [
+        f"{key}: {difference}"
+        for key in _keys(expected, actual)
+        for difference in _differences(expected.rules.get(key, NONE_EXPECTED), actual.get(key, NOTHING))
+    ]
+
+
+def _differences(expected: Expected, given: Given) -> Iterable[str]:
+    if given.actions != expected.actions:
+        yield f"{given.actions:,} actions, {expected.actions:,} expected"
+    if Decimal(given.amount) != Decimal(expected.amount):
+        yield f"{given.amount} in all, {expected.amount} expected"
+    if Decimal(given.taken_back) != Decimal(expected.taken_back):
+        yield f"{given.taken_back} taken back, {expected.taken_back} expected"
+    if given.failed:
+        yield f"{given.failed:,} failed"
+    if given.open:
+        yield f"{given.open:,} not ended"
 
 
 def summary(expected: Recount, actual: Mapping[str, Given]) -> Table:
-    """A row for each rule, those that gave most first."""
+    """A row for each rule, those that gave most often first."""
     table = Table(title=f"{expected.events:,} events")
-    table.add_column("rule")
-    for name in ("actions", "amount", "completed", "failed", "expected actions", "expected amount"):
+    table.add_column("rule", no_wrap=True)
+    for name in ("actions", "expected", "given", "expected", "taken back", "expected"):
         table.add_column(name, justify="right")
     table.add_column("unit")
     table.add_column("as expected")
-    for key in sorted(_keys(expected, actual), key=lambda key: (-expected.rules.get(key, (0, ""))[0], key)):
-        table.add_row(*_row(key, expected.rules.get(key, (0, "0")), actual.get(key, NOTHING)))
+    for key in sorted(_keys(expected, actual), key=lambda key: (-expected.rules.get(key, NONE_EXPECTED).actions, key)):
+        table.add_row(key, *_cells(expected.rules.get(key, NONE_EXPECTED), actual.get(key, NOTHING)))
     return table
 
 
-def _row(key: str, expected: tuple[int, str], given: Given) -> Iterable[str]:
-    actions, amount = expected
-    one = Recount(0, {key: expected})
-    agrees = not compare(one, {key: given})
-    yield key
-    yield from (f"{given.actions:,}", _grouped(given.amount), f"{given.completed:,}", f"{given.failed:,}")
-    yield from (f"{actions:,}", _grouped(amount), given.unit)
-    yield "yes" if agrees else "[red]no[/red]"
+def _cells(expected: Expected, given: Given) -> Iterable[str]:
+    yield from (f"{given.actions:,}", f"{expected.actions:,}")
+    yield from (_grouped(given.amount), _grouped(expected.amount))
+    yield from (_grouped(given.taken_back), _grouped(expected.taken_back))
+    yield given.unit
+    yield "[red]no[/red]" if list(_differences(expected, given)) else "yes"
 
 
 def _grouped(amount: str) -> str:

@@ -19,8 +19,8 @@ SELECT rule_key, unit,
 FROM reward_action AS action JOIN event ON event.id = action.event_id
 WHERE event.source = $1 AND external_id = ANY($2) GROUP BY rule_key, unit
 """
-"""What is taken back: the whole of an action that was never sent, which is cancelled; else what the actions that undo it
-come to, which are cancelled themselves where there proved to be nothing to undo."""
+"""What is taken back: the whole of an action that was never sent, which is cancelled; else what the actions that undo
+it come to, which are cancelled themselves where there proved to be nothing to undo."""
 RECORDED = """
 SELECT count(*)::integer AS events, (count(*) FILTER (WHERE status = 'decided'))::integer AS decided,
     (count(*) FILTER (WHERE status = 'received'))::integer AS undecided
