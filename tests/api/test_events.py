@@ -145,6 +145,28 @@ async def test_a_missing_field_is_told_with_its_rule_and_line(api: Api) -> None:
     )
 
 
+async def test_events_are_found_by_what_a_rule_made_of_them(api: Api) -> None:
+    for n, amount in enumerate([5000, 5000, 200, 200]):
+        await api.post(
+            "/internal/events",
+            event(f"e{n}", actor_user_id=f"u{n % 2}", context={"currency": "EUR", "amount_minor": amount}),
+        )
+
+    async def found(query: str) -> list[str]:
+        reply = await api.get(f"/internal/events?{query}")
+        assert reply.status == 200, reply.json
+        return sorted(item["external_id"] for item in reply.json["items"])
+
+    assert await found("rule=cashback-2") == ["e0", "e1", "e2", "e3"]
+    assert await found("rule=cashback-2&outcome=gave") == ["e0", "e1"]
+    assert await found("rule=cashback-2&outcome=not_matched&actor_user_id=u1") == ["e3"]
+    assert await found("rule=cashback-2&outcome=not_matched&outcome=gave") == ["e0", "e1", "e2", "e3"]
+    assert await found("rule=nobody-knows&outcome=gave") == []
+    for query in ("outcome=gave", "rule=cashback-2&outcome=generous"):
+        reply = await api.get(f"/internal/events?{query}")
+        assert (reply.status, reply.json["errors"][0]["pointer"][:9]) == (422, "#/outcome")
+
+
 async def test_the_trace_says_which_line_failed_on_what_value(api: Api) -> None:
     reply = await api.post("/internal/events", event("e1", context={"currency": "USD", "amount_minor": 5000}))
     [rule] = (await api.get(f"{reply.headers['Location']}/trace")).json["rules"]

@@ -20,7 +20,7 @@ OF_TARGETS_USED = [fault for fault in MISBEHAVIOUR if fault["target"] != "gatewa
 
 async def expect_all_was_asked_of_the_rules(up: Cluster) -> None:
     """A run in which nothing was limited, clipped, counted out or taken back would prove nothing."""
-    told = "SELECT DISTINCT entry ->> 0, entry ->> 1 FROM event, jsonb_array_elements(trace) AS entry"
+    told = "SELECT DISTINCT entry ->> 0, entry ->> 1 FROM event, json_array_elements(trace) AS entry"
     outcomes = {tuple(row) for row in await up.pool.fetch(told)}
     wanted = {
         ("cashback", "limited"), ("bonus", "short_of_budget"), ("cashback", "took_back"), ("third", "gave"),

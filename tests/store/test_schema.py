@@ -10,7 +10,7 @@ from msgspec import Struct
 from connect.model import ApiKey, DispatchAttempt, EconomicEvent, RewardAction, RulesetVersion
 from connect.store.actions import ACTIONS_OF_EVENTS, ActionFilter
 from connect.store.actions import where as where_actions
-from connect.store.events import CLAIM_TO_DECIDE, FAIL_EXHAUSTED, STORED, EventFilter, list_events
+from connect.store.events import CLAIM_TO_DECIDE, FAIL_EXHAUSTED, STORED, EventFilter, list_events, where_traced
 from connect.store.events import where as where_events
 
 NOT_ON_THE_WIRE = {
@@ -69,7 +69,8 @@ INSERT INTO event (id, source, external_id, event_type, occurred_at, received_at
 SELECT gen_random_uuid(), 'shop', 'e' || n, 'type-' || n % 50, now(), now() - make_interval(secs => n),
     'u' || n % 5000, '{}', '{}', '{}', 'all', CASE WHEN n % 10 = 0 THEN 'received' ELSE 'decided' END,
     CASE WHEN n % 10 > 0 THEN 1 END, CASE WHEN n % 10 > 0 THEN now() END, sha256(n::text::bytea),
-    CASE WHEN n % 10 > 0 THEN '[]'::jsonb END, CASE WHEN n % 10 = 0 THEN now() - make_interval(secs => n) END
+    CASE WHEN n % 10 > 0 THEN json_build_array(json_build_array('rule-' || n % 50, 'gave')) END,
+    CASE WHEN n % 10 = 0 THEN now() - make_interval(secs => n) END
 FROM generate_series(1, 50000) AS n
 """
 ACTIONS = """
@@ -131,6 +132,32 @@ async def test_hot_queries_use_their_indexes_on_fifty_thousand_rows(full: "async
         text = await plan(full, query, *values)
         assert "Seq Scan on event" not in text, f"{query}\n{text}"
         assert "Seq Scan on reward_action" not in text, f"{query}\n{text}"
+
+
+RULES = """
+INSERT INTO rule_version (key, version, ruleset_version, document)
+VALUES ('rule-7', 1, 1, '{"event_type": "type-7"}'), ('rule-8', 1, 1, '{"event_type": "type-8.*"}')
+"""
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        (EventFilter(rule=["rule-7"], outcome=["gave"]), "event_by_type"),
+        (EventFilter(rule=["rule-7"], outcome=["limited"]), "event_by_type"),
+        (EventFilter(rule=["rule-7"], outcome=["gave"], actor_user_id=["u7"]), "event_by_actor"),
+        (EventFilter(rule=["rule-8"], outcome=["gave"]), "event_by_type"),
+    ],
+)
+async def test_a_search_by_rule_and_outcome_is_narrowed_by_an_index(
+    full: "asyncpg.Pool[Any]", filters: EventFilter, index: str
+) -> None:
+    await full.execute(RULES)
+    async with full.acquire() as connection:
+        condition, values = await where_traced(connection, filters)
+    text = await plan(full, f"SELECT * FROM event WHERE {condition} {NEWEST_EVENTS}", *values)
+    assert index in text, text
+    assert "Seq Scan on event" not in text, text
 
 
 async def test_pages_are_stable_and_complete_over_many_rows(full: "asyncpg.Pool[Any]") -> None:

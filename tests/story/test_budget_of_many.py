@@ -32,7 +32,7 @@ rules:
 DENIALS = f"""
 SELECT count(*) AS denied, count(*) FILTER (WHERE used + wanted <= {POT}) AS fitted FROM (
     SELECT (state -> 'usage' ->> 'budget|pot|points')::numeric AS used, (context ->> 'points')::numeric AS wanted
-    FROM event, jsonb_array_elements(trace) AS entry WHERE entry ->> 1 = 'short_of_budget'
+    FROM event, json_array_elements(trace) AS entry WHERE entry ->> 1 = 'short_of_budget'
 ) AS denials
 """
 BY_A_WORKER = "SELECT count(*) FROM event WHERE tries > 0"

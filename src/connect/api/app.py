@@ -7,7 +7,7 @@ from typing import Any
 
 from litestar import Litestar
 
-from connect.api import actions, counters, docs, events, health, rules, ruleset, schemas
+from connect.api import actions, counters, docs, event_search, events, health, rules, ruleset, schemas
 from connect.api.auth import Authenticator, Caller, guard
 from connect.api.openapi import openapi_json
 from connect.api.problems import HANDLERS, problem_page
@@ -51,6 +51,7 @@ def create_app(settings: Settings, database_url: str) -> Litestar:
 
     routes: list[Any] = [
         *events.ROUTES,
+        *event_search.ROUTES,
         *rules.ROUTES,
         *ruleset.ROUTES,
         *counters.ROUTES,

@@ -1,4 +1,4 @@
-"""Facts over HTTP: reported singly, in batches and as CloudEvents; read, explained, decided again."""
+"""Facts over HTTP: reported singly, in batches and as CloudEvents."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -6,41 +6,32 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-import msgspec
-from litestar import Response, get, post
-from litestar.params import FromPath
+from litestar import Response, post
 from msgspec import UNSET, Struct, UnsetType
 
-from connect.api.auth import Caller, require
+from connect.api.auth import require
 from connect.api.problems import Problem, to_problem
 from connect.api.wire import (
     BATCH_BODY_MAX,
     BODY_MAX,
     AnyRequest,
     caller,
-    check_limit,
     media_type,
     prefers,
     read_body,
-    read_bulk,
     read_query,
     responses,
-    rulebook,
     runtime,
 )
-from connect.engine.explain import SpelledOut, spell_out
 from connect.errors import (
     BodyTooLarge,
     ConnectError,
-    CountChanged,
     Invalid,
     Located,
     MediaTypeRefused,
-    NotFound,
     NotJson,
 )
 from connect.intake import cloudevents
-from connect.intake.backlog import replay
 from connect.intake.normalize import (
     NormalEvent,
     Terms,
@@ -52,14 +43,9 @@ from connect.intake.normalize import (
 )
 from connect.intake.record import Processing, Recorded
 from connect.jsonvalue import is_array, is_object
-from connect.model import EconomicEvent, Effects, Ruleset, Warning_
-from connect.store.actions import actions_of_events
-from connect.store.events import EventFilter, list_events, matching_events, read_event, read_trace
-from connect.store.page import LIMIT_DEFAULT, Page
-from connect.store.rules import read_version
+from connect.model import EconomicEvent, Effects, Warning_
 
 BATCH_MAX = 1000
-REPLAY_BATCH = 500
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 RESPOND_ASYNC = "respond-async"
@@ -99,31 +85,8 @@ REPORTED = {201: EventAnswer, 202: EventAnswer, 200: (EventAnswer, BatchAnswer)}
 """201 and 202: recorded now; 200: known already, or a batch of CloudEvents answered like a batch."""
 
 
-class EventWithActions(Struct, kw_only=True):
-    event: EconomicEvent
-    actions: list[Any]
-
-
-class TraceAnswer(Struct, kw_only=True):
-    event_id: UUID
-    ruleset_version: int | None
-    rules: list[SpelledOut]
-    failure: str | None = None
-
-
 class EffectsQuery(Struct, kw_only=True, frozen=True):
     effects: Effects = "all"
-
-
-class EventQuery(EventFilter, kw_only=True, frozen=True):
-    limit: int = LIMIT_DEFAULT
-    cursor: str | None = None
-
-
-class BulkReplay(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    filter: EventFilter
-    dry_run: bool = False
-    expect: int | None = None
 
 
 Parsed = tuple[Any, dict[str, Any]]
@@ -286,115 +249,4 @@ def _reply(request: AnyRequest, answer: Recorded, *, asked_async: bool) -> Respo
     return Response(body, status_code=HTTPStatus.CREATED, headers=headers)
 
 
-@get(
-    "/internal/events",
-    opt={"scope": "events:read", "query": EventQuery, "answers": {200: Page[EconomicEvent]}},
-    tags=["events"],
-    summary="List facts, newest first",
-    responses=responses(400, 401, 403, 422, 429, 503),
-)
-async def search_events(request: AnyRequest) -> Response[Any]:
-    query = read_query(request, EventQuery)
-    filters = _own(
-        EventFilter(**{name: getattr(query, name) for name in EventFilter.__struct_fields__}), caller(request)
-    )
-    async with runtime(request).pool.acquire() as connection:
-        return Response(await list_events(connection, filters, limit=check_limit(query.limit), cursor=query.cursor))
-
-
-def _own(filters: EventFilter, by: Caller) -> EventFilter:
-    """A bound key sees its own source's events only."""
-    return filters if by.source is None else msgspec.structs.replace(filters, source=[by.source])
-
-
-async def find_event(request: AnyRequest, connection: Any, event_id: UUID) -> EconomicEvent:
-    """Raises `NotFound`, for another source's event too: a bound key does not learn that it exists."""
-    event = await read_event(connection, event_id)
-    bound = caller(request).source
-    if event is None or (bound is not None and event.source != bound):
-        raise NotFound(f"there is no event {event_id}")
-    return event
-
-
-@get(
-    "/internal/events/{event_id:uuid}",
-    opt={"scope": "events:read"},
-    tags=["events"],
-    summary="One fact and its actions",
-    responses=responses(401, 403, 404, 429, 503),
-)
-async def show_event(request: AnyRequest, event_id: FromPath[UUID]) -> EventWithActions:
-    async with runtime(request).pool.acquire() as connection:
-        event = await find_event(request, connection, event_id)
-        actions = await actions_of_events(connection, [event_id])
-    return EventWithActions(event=event, actions=list(actions[event_id]))
-
-
-@get(
-    "/internal/events/{event_id:uuid}/trace",
-    opt={"scope": "events:read"},
-    tags=["events"],
-    summary="Why a fact earned what it earned",
-    responses=responses(401, 403, 404, 429, 503),
-)
-async def show_trace(request: AnyRequest, event_id: FromPath[UUID]) -> TraceAnswer:
-    """Per rule of its type: gave, or which line failed and on what values."""
-    async with runtime(request).pool.acquire() as connection:
-        event = await find_event(request, connection, event_id)
-        trace, failure = await read_trace(connection, event_id)
-        document = (
-            (await read_version(connection, event.ruleset_version)).document if event.ruleset_version else Ruleset()
-        )
-    rules = spell_out(trace, document)
-    return TraceAnswer(event_id=event_id, ruleset_version=event.ruleset_version, rules=rules, failure=failure)
-
-
-@post(
-    "/internal/events/{event_id:uuid}/replay",
-    opt={"scope": "actions:operate"},
-    tags=["events"],
-    status_code=200,
-    summary="Decide a fact again by the live rules",
-    responses=responses(401, 403, 404, 429, 503),
-)
-async def replay_event(request: AnyRequest, event_id: FromPath[UUID]) -> EventWithActions:
-    """Rules that already gave for it are left out; nothing is given twice. Mends a failed event."""
-    async with runtime(request).pool.acquire() as connection:
-        await find_event(request, connection, event_id)
-        await replay(connection, [event_id], rulebook(request), runtime(request).settings.undo)
-    return await show_event.fn(request, event_id)
-
-
-@post(
-    "/internal/events/replay",
-    opt={"scope": "actions:operate", "body": BulkReplay},
-    tags=["events"],
-    status_code=200,
-    summary="Decide matching facts again",
-    responses=responses(400, 401, 403, 409, 413, 415, 422, 429, 503),
-)
-async def replay_events(request: AnyRequest) -> dict[str, int]:
-    """First with `dry_run` for the count, then with `expect` set to it; another count is 409 and nothing is done."""
-    order = await read_bulk(request, BulkReplay)
-    if order.filter.is_empty:
-        raise Invalid(
-            "an empty filter would match every event: name at least one field", errors=[Located("#/filter", "is empty")]
-        )
-    async with runtime(request).pool.acquire() as connection:
-        ids = await matching_events(connection, _own(order.filter, caller(request)))
-        if order.dry_run:
-            return {"matched": len(ids)}
-        if order.expect is None:
-            raise Invalid(
-                "say how many you expect: the count a dry run gave", errors=[Located("#/expect", "is missing")]
-            )
-        if order.expect != len(ids):
-            sentence = f"the filter now matches {len(ids)} events, not {order.expect}: look again with dry_run"
-            raise CountChanged(sentence, extra={"matched": len(ids)})
-        for start in range(0, len(ids), REPLAY_BATCH):
-            part = ids[start : start + REPLAY_BATCH]
-            await replay(connection, part, rulebook(request), runtime(request).settings.undo)
-    return {"matched": len(ids), "replayed": len(ids)}
-
-
-ROUTES = [report_event, report_batch, search_events, show_event, show_trace, replay_event, replay_events]
+ROUTES = [report_event, report_batch]

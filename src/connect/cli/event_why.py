@@ -3,9 +3,37 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from connect.cli.output import printable
+from connect.cli.output import Cell, Exit, Output, printable, say_page
+from connect.cli.remote import Remote
 
 Fields = Mapping[str, Any]
+
+
+REASONS: dict[str, Cell] = {
+    "RECEIVED": "received_at",
+    "EXTERNAL ID": "external_id",
+    "ACTOR": "actor_user_id",
+    "RULE": "rule",
+    "REASON": "sentence",
+}
+"""What is said of each event and rule, where many are asked about."""
+
+
+def why_each(api: Remote, filters: dict[str, Any], output: Output) -> int:
+    """A row for each event and rule that match."""
+    page = api.get("/internal/events", filters).json
+    items = [row for event in page["items"] for row in _reasons(api, event, filters)]
+    say_page({"items": items, "next_cursor": page["next_cursor"]}, REASONS, output)
+    return Exit.OK
+
+
+def _reasons(api: Remote, event: Fields, filters: Fields) -> Iterator[dict[str, Any]]:
+    """What the rules made of an event; those of the keys and outcomes asked for, where any are."""
+    about = {name: event.get(name) for name in ("received_at", "id", "source", "external_id", "actor_user_id")}
+    rules, outcomes = filters.get("rule"), filters.get("outcome")
+    for told in cast("list[Fields]", api.get(f"/internal/events/{event['id']}/trace").json["rules"]):
+        if (not rules or told["rule"] in rules) and (not outcomes or told["outcome"] in outcomes):
+            yield {**about, **told}
 
 
 def explain(event: Fields, actions: Sequence[Fields], trace: Fields) -> Iterator[str]:

@@ -45,6 +45,11 @@ ACTION_COLUMNS: dict[str, Cell] = {
     "STATUS": "status",
 }
 EventStatus = Literal["received", "decided", "failed"]
+Outcome = Literal[
+    "gave", "not_matched", "missing", "limited", "short_of_budget", "lost_group", "held_out", "not_live", "error",
+    "already_gave", "took_back", "no_recipient", "zero", "stopped",
+]  # fmt: skip
+"""Of `connect.model`, written again: the command line starts without it. A test holds the two together."""
 
 
 @app.command
@@ -183,10 +188,14 @@ class Filters:
     """Which events: every option given must match; one given several times matches any of its values."""
 
     event_type: Annotated[Strings, Parameter(name=["--type", "--event-type"])] = None
-    actor_user_id: Annotated[Strings, Parameter(name="--actor")] = None
+    actor_user_id: Annotated[Strings, Parameter(name=["--actor", "--user"])] = None
     source: Strings = None
     external_id: Annotated[Strings, Parameter(name=["--id", "--external-id"], help="The id at its source.")] = None
     status: Annotated[list[EventStatus] | None, Parameter(negative="")] = None
+    rule: Annotated[Strings, Parameter(help="Events that this rule was asked about.")] = None
+    outcome: Annotated[
+        list[Outcome] | None, Parameter(negative="", help="What the rule (--rule) made of them, such as limited.")
+    ] = None
     since: Annotated[str | None, Parameter(help="Received at or after this moment (RFC 3339).")] = None
     until: Annotated[str | None, Parameter(help="Received before this moment.")] = None
 
@@ -241,24 +250,47 @@ def show(event: str, /, *, source: str | None = None, output: Output = "table") 
 
 
 @app.command
-def why(event: str, /, *, source: str | None = None, output: Output = "table") -> int:
-    """Say why an event earned what it earned.
+def why(
+    event: str | None = None,
+    /,
+    *,
+    which: Filters = ANY,
+    limit: int = 20,
+    cursor: str | None = None,
+    output: Output = "table",
+) -> int:
+    """Say why an event earned what it earned, or what a rule made of many.
 
-    For each rule: whether it gave, which line did not hold and the values it read, and what became of its actions.
+    For one event, each rule: whether it gave, which line did not hold and the values it read, and what became of its
+    actions. With options in place of an event: those that match, newest first, and a line for each of their rules (of
+    those that --rule and --outcome name).
 
-    Example:
+    Examples:
 
     connect events why order-1001 --source shop
+
+    connect events why --user u1 --rule cashback-2 --outcome limited
 
     Parameters
     ----------
     event
-        Its id, or its external id.
-    source
-        The source of the external id, where several have one.
+        Its id, or its external id (with --source, where several have one).
+    limit
+        Events at most, 1 to 500.
+    cursor
+        Where the previous page ended.
     """
-    api = remote()
-    found = find_event(api, event, source)
+    api, filters = remote(), which.given()
+    if event is None:
+        if not filters:
+            fail(Exit.USAGE, "name an event, or say which, for example with --user, --rule and --outcome.")
+        from connect.cli.event_why import why_each
+
+        return why_each(api, {**filters, "limit": limit, "cursor": cursor}, output)
+    sources = filters.pop("source", [None])
+    if filters or len(sources) > 1:
+        fail(Exit.USAGE, "name one event, or options that match many: not both.")
+    found = find_event(api, event, sources[0])
     trace = api.get(f"{EVENTS}/{found['event']['id']}/trace").json
     if output == "json":
         say_json({**trace, "event": found["event"], "actions": found["actions"]})

@@ -1,11 +1,23 @@
-"""A stored trace is compact; this spells it out for people, with the lines of the rules that were live then."""
+"""A stored trace is compact; this spells it out for people, with the lines of the rules that were live then.
 
-from collections.abc import Iterable
+What a rule read of its event is not stored beside it: the event is stored whole and never changes, and so are the
+ruleset version and the counters that deciding read. Spelling out reads them there again. So a trace takes some 30 bytes
+a rule, and an erased event has erased values.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
-from connect.model import Outcome, Ruleset, RuleTrace
+from connect.engine.compile import CompiledRule, compile_rule
+from connect.engine.counters import recorded
+from connect.engine.decide.gifts import clipped
+from connect.engine.expression import Activation, make_activation
+from connect.engine.links import event_values
+from connect.model import EconomicEvent, Outcome, RewardRule, Ruleset, RuleTrace
 
 SENTENCES: dict[Outcome, str] = {
     "gave": "gave",
@@ -37,10 +49,119 @@ class SpelledOut(Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-def spell_out(trace: Iterable[RuleTrace], document: Ruleset) -> list[SpelledOut]:
-    """`document`: the ruleset version the trace was made by."""
-    lines = {rule.key: rule.lines for rule in document.rules}
-    return [_spell(entry, lines.get(entry.rule, ())) for entry in trace]
+KEPT = "variant."
+"""What the values of a stored trace are kept of: neither the event nor the counters hold it."""
+SHOW_AMOUNTS: frozenset[Outcome] = frozenset(
+    {"gave", "limited", "short_of_budget", "lost_group", "zero", "no_recipient", "missing", "error", "not_live"}
+)
+"""Outcomes that, where they are no line's, come after the amounts were read."""
+HISTORY = "reported with effects=none"
+IS_MISSING = " is missing"
+
+_json = msgspec.json.Encoder(order="deterministic", decimal_format="number")
+
+
+class Read(Struct, frozen=True):
+    """What a decision read, as it is stored beside its trace."""
+
+    event: EconomicEvent
+    counters: Mapping[str, Any] = {}
+    compiled: Mapping[str, CompiledRule] = {}
+    """Rules of that ruleset version that are compiled already: the others take a millisecond or two each."""
+
+
+def compact(trace: Iterable[RuleTrace]) -> str:
+    """The trace as it is stored, JSON: without what `spell_out` finds in the event, the ruleset and the counters."""
+    return _json.encode([_shortened(entry) for entry in trace]).decode()
+
+
+def _shortened(entry: RuleTrace) -> list[Any]:
+    values = {name: value for name, value in entry.values.items() if name.startswith(KEPT)}
+    detail = entry.detail
+    if entry.outcome == "missing" and entry.line:
+        detail = detail.removesuffix(IS_MISSING)
+    elif entry.outcome == "not_live" and _is_window(detail):
+        detail = ""
+    return [entry.rule, entry.outcome, *(part for part in (entry.line, values, detail) if part)]
+
+
+def expanded(rows: Iterable[Sequence[Any]]) -> list[RuleTrace]:
+    """What `compact` wrote, as entries whose values `spell_out` completes: parts are told apart by their types."""
+    return [_expanded(rule, outcome, parts) for rule, outcome, *parts in rows]
+
+
+def _expanded(rule: str, outcome: Outcome, parts: Iterable[Any]) -> RuleTrace:
+    line: int | None = None
+    values: Mapping[str, Any] = {}
+    detail = ""
+    for part in parts:
+        if isinstance(part, int):
+            line = part
+        elif isinstance(part, str):
+            detail = part
+        elif part is not None:
+            values = part
+    if outcome == "missing" and line:
+        detail = detail.removesuffix(IS_MISSING) + IS_MISSING
+    return RuleTrace(rule, outcome, line, values, detail)
+
+
+def spell_out(trace: Iterable[RuleTrace], document: Ruleset, read: Read | None = None) -> list[SpelledOut]:
+    """`document`: the ruleset version the trace was made by. `read`: for a stored trace, what it left out."""
+    rules = {rule.key: rule for rule in document.rules}
+    entries = trace if read is None else _completed(trace, rules, document, read)
+    return [_spell(entry, rules[entry.rule].lines if entry.rule in rules else ()) for entry in entries]
+
+
+def _completed(
+    trace: Iterable[RuleTrace], rules: Mapping[str, RewardRule], document: Ruleset, read: Read
+) -> Iterable[RuleTrace]:
+    counters = {name: recorded(read.counters, name) for name in read.counters}
+    activation = make_activation(event_values(read.event)).bind({"counters": counters})
+    for entry in trace:
+        rule = rules.get(entry.rule)
+        if rule is None:
+            yield entry
+            continue
+        detail = entry.detail
+        if entry.outcome == "not_live" and not detail:
+            detail = window(rule, read.event.occurred_at)
+        values = {**_values(entry, rule, document, read, activation), **entry.values}
+        yield msgspec.structs.replace(entry, values=values, detail=detail)
+
+
+def _values(
+    entry: RuleTrace, rule: RewardRule, document: Ruleset, read: Read, activation: Activation
+) -> dict[str, Any]:
+    """What the line read, or the amounts where the outcome is not a line's."""
+    history = entry.detail == HISTORY
+    if entry.line is None and (entry.outcome not in SHOW_AMOUNTS or (entry.outcome == "not_live" and not history)):
+        return {}
+    compiled = read.compiled.get(rule.key) or compile_rule(rule, document, 1)
+    if entry.line is None:
+        reads = compiled.amount_reads
+    else:
+        reads = compiled.conditions[entry.line - 1].reads if entry.line <= len(compiled.conditions) else ()
+    return {name: clipped(value) for name, value in activation.values_read(reads).items()}
+
+
+def window(rule: RewardRule, moment: datetime) -> str:
+    """Why a rule does not apply at a moment, or nothing. The window is half-open: [starts_at, ends_at)."""
+    if not rule.enabled:
+        return "disabled"
+    if rule.starts_at is not None and moment < rule.starts_at:
+        return f"starts {_utc(rule.starts_at)}"
+    if rule.ends_at is not None and moment >= rule.ends_at:
+        return f"ended {_utc(rule.ends_at)}"
+    return ""
+
+
+def _is_window(detail: str) -> bool:
+    return detail == "disabled" or detail.startswith(("starts ", "ended "))
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _spell(entry: RuleTrace, lines: tuple[str, ...]) -> SpelledOut:

@@ -32,6 +32,7 @@ from connect.engine.decide import (
     undone_early,
     weigh,
 )
+from connect.engine.explain import compact
 from connect.engine.index import Rulebook
 from connect.engine.limits import Slot
 from connect.engine.links import Link, Original, originals_in, reversers_in
@@ -72,7 +73,7 @@ class Decided(Struct, frozen=True):
 
     @property
     def trace(self) -> str:
-        return msgspec.json.encode(self.decision.trace).decode()
+        return compact(self.decision.trace)
 
     @property
     def state(self) -> str | None:

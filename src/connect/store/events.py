@@ -8,7 +8,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from connect.model import EconomicEvent, EventStatus, RewardAction, RuleTrace, ZonedTime
+from connect.engine.explain import expanded
+from connect.model import EconomicEvent, EventStatus, Outcome, RewardAction, RuleTrace, ZonedTime
 from connect.store.page import Page, page
 from connect.store.pool import Connection, RawJson
 
@@ -56,7 +57,7 @@ RECORD_EVENTS = """
         fingerprint, trace, decide_at, state)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
         $7::text[], $8::text[], $9::jsonb[], $10::jsonb[], $11::jsonb[], $12::text[], $13::text[], $14::integer[],
-        $15::timestamptz[], $16::bytea[], $17::jsonb[], $18::timestamptz[], $19::jsonb[])
+        $15::timestamptz[], $16::bytea[], $17::json[], $18::timestamptz[], $19::jsonb[])
     ON CONFLICT (source, external_id) DO NOTHING
     RETURNING id
 """
@@ -107,7 +108,7 @@ SAVE_DECISIONS = f"""
 WITH decided AS (
     UPDATE event SET status = 'decided', ruleset_version = d.ruleset_version, decided_at = d.decided_at,
         trace = d.trace, state = d.state, decide_at = NULL, failure = NULL
-    FROM unnest($1::uuid[], $2::integer[], $3::timestamptz[], $4::jsonb[], $7::jsonb[])
+    FROM unnest($1::uuid[], $2::integer[], $3::timestamptz[], $4::json[], $7::jsonb[])
         AS d (id, ruleset_version, decided_at, trace, state)
     WHERE event.id = d.id AND (event.status = 'received' OR $6)
     RETURNING event.id
@@ -128,7 +129,7 @@ CONTEXTS = """
 SELECT context FROM event WHERE event_type = $1 AND ($3::text IS NULL OR source = $3)
 ORDER BY received_at DESC, id DESC LIMIT $2
 """
-TRACE = "SELECT trace, failure FROM event WHERE id = $1"
+TRACE = "SELECT trace, failure, state -> 'counters' AS counters FROM event WHERE id = $1"
 
 
 def to_event(row: Any) -> EconomicEvent:
@@ -272,10 +273,17 @@ async def read_event(connection: Connection, event_id: UUID) -> EconomicEvent | 
     return to_event(row) if row else None
 
 
-async def read_trace(connection: Connection, event_id: UUID) -> tuple[list[RuleTrace], str | None]:
-    """The trace of the last deciding, and the fault of the last failed try."""
+class StoredTrace(Struct, frozen=True):
+    """The compact trace of the last deciding, the counters it read, and the fault of the last failed try."""
+
+    entries: list[RuleTrace]
+    counters: dict[str, Any]
+    failure: str | None
+
+
+async def read_trace(connection: Connection, event_id: UUID) -> StoredTrace:
     row = await connection.fetchrow(TRACE, event_id)
-    return msgspec.convert(row["trace"] or [], list[RuleTrace]), row["failure"]
+    return StoredTrace(expanded(row["trace"] or ()), row["counters"] or {}, row["failure"])
 
 
 async def contexts_of_type(
@@ -294,6 +302,10 @@ class EventFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     external_id: list[str] = []
     status: list[EventStatus] = []
     event_id: list[UUID] = []
+    rule: list[str] = []
+    """Events that this rule was asked about."""
+    outcome: list[Outcome] = []
+    """What the rule made of them; needs `rule`."""
     since: ZonedTime | None = None
     until: ZonedTime | None = None
     """Half-open on `received_at`."""
@@ -313,19 +325,44 @@ FILTERS = {
     "since": "received_at >= ${n}",
     "until": "received_at < ${n}",
 }
+# A rule's entries are in traces of the types it was ever for; what it took back, in those of facts that take back.
+TYPES_OF_RULES = """
+SELECT document ->> 'event_type' AS pattern FROM rule_version WHERE key = ANY($1::text[])
+UNION SELECT event_type FROM reversal_path WHERE $2
+"""
+TRACED = """EXISTS (
+    SELECT FROM json_array_elements(trace) AS entry WHERE entry ->> 0 = ANY(${rules}::text[])
+        AND (${outcomes}::text[] = '{{}}' OR entry ->> 1 = ANY(${outcomes}::text[])))"""
 
 
 def where(filters: EventFilter) -> tuple[str, list[Any]]:
-    """A condition on event with parameters from $1, and their values."""
+    """A condition on event with parameters from $1, and their values; rule and outcome are `where_traced`'s."""
     given = {name: value for name in FILTERS if (value := getattr(filters, name)) not in ([], None)}
     clauses = [FILTERS[name].replace("{n}", str(index)) for index, name in enumerate(given, start=1)]
     return " AND ".join(clauses) or "true", list(given.values())
 
 
+async def where_traced(connection: Connection, filters: EventFilter) -> tuple[str, list[Any]]:
+    """As `where`, with what traces say: narrowed to the event types that can say it, which an index finds."""
+    condition, values = where(filters)
+    if not filters.rule:
+        return condition, values
+    takes_back = not filters.outcome or "took_back" in filters.outcome
+    patterns = [row["pattern"] for row in await connection.fetch(TYPES_OF_RULES, filters.rule, takes_back)]
+    values += [filters.rule, filters.outcome]
+    traced = TRACED.format(rules=len(values) - 1, outcomes=len(values))
+    of_type = ["false"]
+    for pattern in sorted(patterns):
+        values.append(pattern.removesuffix("*") if pattern.endswith(".*") else pattern)
+        place = f"${len(values)}::text"
+        of_type.append(f"starts_with(event_type, {place})" if pattern.endswith(".*") else f"event_type = {place}")
+    return f"{condition} AND ({' OR '.join(of_type)}) AND {traced}", values
+
+
 async def list_events(
     connection: Connection, filters: EventFilter, *, limit: int, cursor: str | None
 ) -> Page[EconomicEvent]:
-    condition, values = where(filters)
+    condition, values = await where_traced(connection, filters)
     return await page(
         connection,
         "event",
@@ -341,6 +378,6 @@ async def list_events(
 
 async def matching_events(connection: Connection, filters: EventFilter) -> list[UUID]:
     """Ids of all matching events, oldest first."""
-    condition, values = where(filters)
+    condition, values = await where_traced(connection, filters)
     rows = await connection.fetch(f"SELECT id FROM event WHERE {condition} ORDER BY received_at, id", *values)
     return [row["id"] for row in rows]

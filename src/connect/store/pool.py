@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL with Connect's codecs: jsonb as plain values, numeric as decimal strings."""
+"""Connections to PostgreSQL with Connect's codecs: JSON as plain values, numeric as decimal strings."""
 
 from typing import Any
 
@@ -19,17 +19,18 @@ _decode_json = msgspec.json.Decoder().decode
 
 
 class RawJson(str):
-    """JSON text that is already encoded: it goes to a jsonb column as it is."""
+    """JSON text that is already encoded: it goes to a column as it is."""
 
     __slots__ = ()
 
 
-def _to_jsonb(value: Any) -> str:
+def _to_json(value: Any) -> str:
     return value if isinstance(value, RawJson) else _encode_json(value).decode()
 
 
 async def set_codecs(connection: "asyncpg.Connection[Any]") -> None:
-    await connection.set_type_codec("jsonb", encoder=_to_jsonb, decoder=_decode_json, schema="pg_catalog")
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(name, encoder=_to_json, decoder=_decode_json, schema="pg_catalog")
     await connection.set_type_codec("numeric", encoder=str, decoder=str, schema="pg_catalog", format="text")
 
 
