@@ -3,10 +3,13 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from connect.cli.event_why import SENTENCES
 from connect.cli.output import Exit
+from connect.model import Outcome
 from tests.cli.shell import Shell, purchase, shell_on
 from tests.conftest import free_port
 
@@ -168,6 +171,10 @@ async def test_why_tells_of_a_missing_field_and_of_a_type_without_rules(shell: S
     await shell("events", "send", "--id", "2", "--type", "nobody.cares")
     assert "did not give: the event lacks a field the rule reads" in (await shell("events", "why", "order-1")).out
     assert "no rule is for events of type nobody.cares" in (await shell("events", "why", "2")).out
+
+
+def test_why_has_a_sentence_for_every_outcome():
+    assert set(SENTENCES) == set(get_args(Outcome))
 
 
 async def test_an_event_is_found_by_its_id_and_by_its_external_id_where_that_is_one(shell: Shell):

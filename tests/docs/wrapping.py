@@ -9,6 +9,7 @@ rules:
 RULE = {
     "key": "example",
     "event_type": "purchase.completed",
+    "limits": "[{ per: recipient, every: month, uses: 10 }]",
     "actions": "[{ target: points, command: credit, recipient: actor, amount: 1, unit: points }]",
 }
 ACTION = {"target": "points", "command": "credit", "recipient": "actor", "amount": "1", "unit": "points"}

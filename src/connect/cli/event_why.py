@@ -51,7 +51,7 @@ def explain(event: Fields, actions: Sequence[Fields], trace: Fields) -> Iterator
         yield "recorded as history (effects=none): nothing is given, whatever the rules say"
     rules: list[Fields] = trace["rules"]
     if not rules:
-        yield f"\nno rule is for events of type {printable(event['event_type'])}"
+        yield f"\nno rule is for events of type {printable(event['event_type'])}, and nothing was taken back"
     for rule in sorted(rules, key=lambda rule: rule["outcome"] != "gave"):
         yield from _rule(rule, [action for action in actions if action["rule_key"] == rule["rule"]])
     told = {rule["rule"] for rule in rules}
@@ -86,8 +86,15 @@ SENTENCES = {
     "error": "did not give: it failed",
     "no_recipient": "did not give: nobody has the role it gives to",
     "zero": "did not give: its amount came to zero",
+    "limited": "did not give: a limit was reached",
+    "short_of_budget": "did not give: its budget did not suffice",
+    "lost_group": "did not give: another rule of its group did",
+    "held_out": "did not give: the user is not among those who get it",
+    "stopped": "was not asked: a rule before it stopped the rest",
+    "already_gave": "gave for this event before",
+    "took_back": "took back",
 }
-"""Longer than the API's own where there is room for more lines; any other outcome is told as the API tells it."""
+"""Of each outcome; the line, the values and the detail follow on lines of their own."""
 
 
 def _action(action: Fields) -> str:
