@@ -43,7 +43,7 @@ WHERE undo.reverses = original.id AND undo.status = 'blocked' AND original.id = 
 )
 CASCADES = f"""
 SELECT {", ".join(f"action.{name}" for name in RewardAction.__struct_fields__)}, event.state -> 'counters' AS counters,
-    EXISTS (SELECT FROM reward_action AS undo WHERE undo.reverses = action.id) AS is_reversed
+    EXISTS (SELECT FROM reward_action AS undo WHERE undo.reverses = action.id AND NOT undo.frees_claim) AS is_reversed
 FROM event JOIN reward_action AS action ON action.event_id = event.id
 WHERE action.rule_key = ANY($1) AND action.reverses IS NULL AND action.status <> 'cancelled' AND (
     event.actor_user_id = ANY($2) OR event.primary_subject_user_id = ANY($2)
