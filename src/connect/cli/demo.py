@@ -183,6 +183,8 @@ async def _report_and_check(up: Running, count: int | None, console: Console) ->
         # what an earlier and larger demo stored here has used up limits: it is part of what is recounted
         until = await last_occurred(connection, SOURCE)
         expected = await asyncio.to_thread(recount, count, until=until)
+        if count is not None and expected.events > count:
+            console.print(f"an earlier demo reported more to this database: all {expected.events:,} events are checked")
         everything = await asyncio.to_thread(list, journey(expected.events))
         reported = [event["external_id"] for event in everything]
         begun = time.monotonic()
