@@ -46,6 +46,7 @@ MEANINGS = {
     "Target.give_up_after_s": "So long after the first attempt the next failure ends it: `failed` (`exhausted`).",
     "Target.attempts_max": "So many failed attempts end it as well; unset: only time does.",
     "Target.result_deadline_s": "A command answered with 202 is asked again if no result came within this.",
+    "Target.undo": "Which command takes a command back, as in `{ credit = \"debit\" }` or `CONNECT_TARGETS__NAME__UNDO__CREDIT=debit`. Commands without one are taken back after a person's approval, by `reverse`.",
     "JwtSettings.issuer": "What `iss` has to be.",
     "JwtSettings.audience": "What `aud` has to hold.",
     "JwtSettings.jwks_url": "Where the issuer's public keys are.",
@@ -198,6 +199,7 @@ url = "https://points.internal/commands"
 internal = true
 secret_file = "/run/secrets/points"
 max_inflight = 50
+undo = {{ credit = "debit" }}
 
 [targets.gateway]
 url = "https://gateway.example.com/connect"

@@ -72,4 +72,7 @@ async def test_the_shown_target_credits_once_however_often_it_is_asked(empty_dat
     references = {await credit(connection, command) for _ in range(3)}
     assert len(references) == 1
     assert await connection.fetchval("SELECT points FROM balance WHERE user_id = 'u1'") == 259
+    debit, undo = receiving()["debit"], {**command, "id": str(uuid4()), "amount": "100", "reverses": command["id"]}
+    assert {await debit(connection, undo) for _ in range(3)} == {f"undo-of-{command['id']}"}
+    assert await connection.fetchval("SELECT points FROM balance WHERE user_id = 'u1'") == 159
     await connection.close()
