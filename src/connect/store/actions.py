@@ -34,8 +34,8 @@ UPDATE reward_action AS undo SET
     due_at = CASE WHEN {effect} AND NOT {review} THEN now() END,
     completed_at = CASE WHEN NOT {effect} THEN now() END
 FROM reward_action AS original
-WHERE undo.reverses = original.id AND undo.status = 'blocked' AND original.id = ANY($1)
-    AND original.status IN ('completed', 'failed', 'cancelled')
+WHERE undo.reverses = original.id AND original.id = ANY($1) AND original.status IN ('completed', 'failed', 'cancelled')
+    AND (undo.status = 'blocked' OR (undo.status = 'awaiting_approval' AND NOT {effect}))
 """.format(
     effect="(original.status = 'completed' OR original.failure IS NOT DISTINCT FROM 'exhausted')",
     review="(original.status <> 'completed' OR undo.command = 'reverse' "
