@@ -34,6 +34,12 @@ COPY_ACTION = """
 INSERT INTO reward_action SELECT (jsonb_populate_record(NULL::reward_action, to_jsonb(action) || new)).*
 FROM (SELECT * FROM reward_action LIMIT 1) AS action, jsonb_build_object('id', gen_random_uuid()) AS new
 """
+UNDONE_TWICE = """
+INSERT INTO reward_action SELECT (jsonb_populate_record(NULL::reward_action, to_jsonb(action) || new)).*
+FROM (SELECT * FROM reward_action LIMIT 1) AS action, generate_series(1, 2),
+    LATERAL (SELECT jsonb_build_object('id', gen_random_uuid(), 'reverses', action.id, 'command', 'debit') AS new
+        WHERE generate_series > 0) AS renamed
+"""
 ATTEMPT = "INSERT INTO dispatch_attempt (action_id, n, started_at, duration_ms, outcome)"
 
 SEEDED = [
@@ -47,6 +53,22 @@ SEEDED = [
     ("amount_out_of_bounds", "UPDATE reward_action SET amount = 'NaN'", 3),
     ("amount_out_of_bounds", "UPDATE reward_action SET amount = 0 WHERE user_id <> 'u1'", 1),
     ("given_twice", COPY_ACTION, 1),
+    ("budget_held", "INSERT INTO state (key, value, computed_at) VALUES ('budget|pot|points', 5, now())", 1),
+    (
+        "budget_held",
+        "UPDATE reward_action SET budget = 'pot'; INSERT INTO state (key, value, computed_at) "
+        "VALUES ('budget|pot|points', 5, now()), ('budget|pot|nft', 0, now()), ('budget|old|points', 5, NULL)",
+        1,
+    ),
+    ("reversed_beyond_original", "UPDATE reward_action SET reversed = amount + 1", 3),
+    ("reversed_beyond_original", UNDONE_TWICE, 1),
+    ("reversal_without_original", "UPDATE reward_action SET reverses = gen_random_uuid()", 3),
+    ("blocked_for_nothing", "UPDATE reward_action SET status = 'blocked', due_at = NULL, reverses = event_id", 3),
+    (
+        "arm_of_exposure",
+        "INSERT INTO exposure SELECT id::text, user_id, 'big', 0.5, rule_key, event_id, 1, now() FROM reward_action",
+        3,
+    ),
     ("attempt_beyond_action", f"{ATTEMPT} SELECT id, 2, now(), 1, 'retriable' FROM reward_action LIMIT 1", 1),
     ("attempt_without_action", f"{ATTEMPT} VALUES (gen_random_uuid(), 1, now(), 1, 'completed')", 1),
     ("action_of_unknown_rule", "UPDATE reward_action SET rule_version = 7", 3),
@@ -109,6 +131,15 @@ async def test_an_id_or_a_content_that_its_fact_does_not_derive_is_found(setting
         "action_id_derived": "1",
         "event_derived": "1",
     }
+
+
+async def test_a_renamed_rule_still_derives_the_ids_it_gave_by(settings: Settings, pool: asyncpg.Pool):
+    """An action of a rule with `formerly` has the id of the rule's first key."""
+    await pool.execute("""
+        UPDATE rule_version SET key = 'renamed', document = document || jsonb_build_object('formerly', key)""")
+    await pool.execute("UPDATE reward_action SET rule_key = 'renamed'")
+    async with pool.acquire() as connection:
+        assert await health.wrong_action_ids(connection) == []
 
 
 async def test_an_erased_event_is_not_taken_for_a_forged_one(settings: Settings, pool: asyncpg.Pool):

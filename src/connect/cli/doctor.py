@@ -259,6 +259,7 @@ async def _derived(connection: Any) -> list[Finding]:
     """What is computed from the fact itself must come out the same again, or a restore would pay twice."""
     try:
         actions = await health.wrong_action_ids(connection)
+        limits, counters = await health.wrong_state(connection)
         sample = await health.sample_events(connection)
     except asyncpg.QueryCanceledError:
         return [
@@ -271,6 +272,8 @@ async def _derived(connection: Any) -> list[Finding]:
         _of_derived(
             "event_derived", events, f"events {size} whose id or fingerprint is not the one their content derives"
         ),
+        _of_derived("limit_held", limits, f"limits {size} that do not hold what the live actions come to"),
+        _of_derived("counter_held", counters, f"counters {size} that do not hold what the stored events come to"),
     ]
 
 

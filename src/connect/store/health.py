@@ -15,6 +15,7 @@ from connect.engine.command import action_id
 from connect.store.events import EVENT_COLUMNS, to_event
 from connect.store.invariants import CHECKS, Check
 from connect.store.pool import Connection
+from connect.store.recount import wrong_counters, wrong_limits
 
 STATEMENT_TIMEOUT_S = 5
 """A check that takes longer is given up and said to be: looking must not slow down what it looks at."""
@@ -56,8 +57,10 @@ SAMPLE = """(SELECT * FROM {table} WHERE id IN (
 PAGES = "(SELECT * FROM dispatch_attempt TABLESAMPLE SYSTEM ({percent}))"
 
 DERIVED_ACTIONS = """
-SELECT action.id, source, external_id, rule_key, effect_key, user_id FROM {actions} AS action
-JOIN event ON event.id = action.event_id WHERE reverses IS NULL ORDER BY random() LIMIT $1
+SELECT action.id, source, external_id, coalesce(rule.document ->> 'formerly', rule_key) AS identity, effect_key, user_id
+FROM {actions} AS action JOIN event ON event.id = action.event_id
+LEFT JOIN rule_version AS rule ON rule.key = rule_key AND rule.version = action.rule_version
+WHERE reverses IS NULL ORDER BY random() LIMIT $1
 """
 DERIVED_EVENTS = "SELECT {columns}, fingerprint FROM {events} AS event ORDER BY random() LIMIT $1"
 
@@ -76,8 +79,17 @@ async def wrong_action_ids(connection: Connection) -> list[str]:
     async with connection.transaction(readonly=True):
         await _limit(connection)
         rows = await connection.fetch(DERIVED_ACTIONS.format(**samples.sql), DERIVED_SAMPLE)
-    parts = ("source", "external_id", "rule_key", "effect_key", "user_id")
+    parts = ("source", "external_id", "identity", "effect_key", "user_id")
     return [str(row["id"]) for row in rows if action_id(*(row[part] for part in parts)) != row["id"]]
+
+
+async def wrong_state(connection: Connection) -> tuple[list[str], list[str]]:
+    """Of random rows of limits and of counters those that do not hold what the stored facts come to, in words."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await _limit(connection)
+        limits = await wrong_limits(connection, DERIVED_SAMPLE)
+        counters = await wrong_counters(connection, DERIVED_SAMPLE)
+    return [str(one) for one in limits], [str(one) for one in counters]
 
 
 async def sample_events(connection: Connection) -> list[tuple[Any, bytes]]:

@@ -29,6 +29,15 @@ class Check(Struct, frozen=True, kw_only=True):
 RESTORE = "Connect never writes this: look for a hand-made change or a damaged restore, and compare with a backup"
 REPORT = "Connect never writes this: keep the rows as they are and report it with these ids"
 
+# As `store.state` works a budget out that is new.
+SPENT_OF_STATE = """
+    SELECT coalesce(sum(CASE WHEN NOT action.refills THEN action.amount WHEN action.status = 'cancelled' THEN 0
+        ELSE action.amount - action.reversed END), 0) AS amount
+    FROM reward_action AS action
+    WHERE action.budget = split_part(state.key, '|', 2) AND action.unit = split_part(state.key, '|', 3)
+        AND action.reverses IS NULL
+"""
+
 CHECKS = (
     Check(
         name="actions_without_event",
@@ -96,6 +105,50 @@ CHECKS = (
         sql="""SELECT max(id::text) AS id FROM reward_action
             WHERE event_id IN (SELECT event_id FROM {actions} AS action) AND reverses IS NULL
             GROUP BY event_id, rule_key, effect_key, user_id HAVING count(*) > 1""",
+    ),
+    Check(
+        name="budget_held",
+        wrong="budgets that do not hold what the stored actions took from them",
+        mend=REPORT,
+        sql=f"""SELECT state.key AS id FROM state, LATERAL ({SPENT_OF_STATE}) AS spent
+            WHERE key >= 'budget|' AND key < 'budget}}}}' AND computed_at IS NOT NULL AND value <> spent.amount""",
+    ),
+    Check(
+        name="reversed_beyond_original",
+        wrong="actions of which more is taken back than they gave",
+        mend="look at what undoes it (`connect actions list --event ID`), give back what is too much, and report it",
+        sees="reward_action",
+        sql="""SELECT id FROM {actions} AS action WHERE reverses IS NULL AND (reversed > amount OR amount < (
+            SELECT sum(undo.amount) FROM reward_action AS undo
+            WHERE undo.reverses = action.id AND undo.status NOT IN ('cancelled', 'awaiting_approval')))""",
+    ),
+    Check(
+        name="reversal_without_original",
+        wrong="reversals whose original is missing, or of another user or unit",
+        mend=RESTORE,
+        sees="reward_action",
+        sql="""SELECT id FROM {actions} AS undo WHERE reverses IS NOT NULL AND NOT EXISTS (
+            SELECT FROM reward_action AS original WHERE original.id = undo.reverses AND original.reverses IS NULL
+                AND original.user_id = undo.user_id AND original.unit = undo.unit)""",
+    ),
+    Check(
+        name="blocked_for_nothing",
+        wrong=f"blocked reversals whose original ended over {OVERDUE_S // 60} minutes ago",
+        mend="no worker lets them go on: start one (`connect worker --roles dispatch`)",
+        sql=f"""SELECT undo.id FROM reward_action AS undo
+            LEFT JOIN reward_action AS original ON original.id = undo.reverses
+            WHERE undo.status = 'blocked' AND (original.id IS NULL OR original.completed_at IS NOT NULL
+                AND original.status IN ('completed', 'failed', 'cancelled')
+                AND original.completed_at < now() - interval '{OVERDUE_S} s')""",
+    ),
+    Check(
+        name="arm_of_exposure",
+        wrong="actions given by another arm than their user met in that event",
+        mend=REPORT,
+        sees="reward_action",
+        sql="""SELECT action.id FROM {actions} AS action
+            JOIN exposure ON exposure.event_id = action.event_id AND exposure.rule_key = action.rule_key
+            WHERE action.reverses IS NULL AND action.arm IS DISTINCT FROM exposure.arm""",
     ),
     Check(
         name="attempt_beyond_action",
