@@ -21,7 +21,10 @@ GUARDS: dict[Operation, str] = {
     "retry": """status = 'failed' AND reversed = 0 AND NOT EXISTS (
         SELECT FROM reward_action AS undo WHERE undo.reverses = reward_action.id AND undo.status <> 'cancelled')""",
     "cancel": "(status = 'failed' OR (status = 'pending' AND attempts = 0))",
-    "approve": "status = 'awaiting_approval'",
+    # What its original no longer has is not taken back once more: something else took it meanwhile.
+    "approve": """status = 'awaiting_approval' AND (reverses IS NULL OR frees_claim OR EXISTS (
+        SELECT FROM reward_action AS original WHERE original.id = reward_action.reverses
+            AND original.reversed + reward_action.amount <= original.amount))""",
     "reject": "status = 'awaiting_approval'",
 }
 CHANGES: dict[Operation, str] = {
@@ -34,7 +37,8 @@ CHANGES: dict[Operation, str] = {
 NEEDED: dict[Operation, str] = {
     "retry": "only a failed action that nothing takes back can be retried",
     "cancel": "only an action that was never sent, or one that failed, can be cancelled",
-    "approve": "only an action that awaits approval can be approved",
+    "approve": "only an action that awaits approval can be approved, "
+    "and a reversal while its original still has as much",
     "reject": "only an action that awaits approval can be rejected",
 }
 

@@ -1,0 +1,44 @@
+"""An action is taken back once, however many facts and people would take it back."""
+
+from typing import Any
+
+import pytest
+
+from connect.dispatch.operating import operate
+from connect.errors import NotAllowedNow
+from tests.intake.rule_model import intake_on, purchase, refund
+
+RULES = """
+version: 1
+units: { nft: { scale: 0 } }
+counters:
+  purchases:
+    { event_type: purchase.completed, of: actor, kind: count, undone_by: purchase.refunded, same: context.order }
+rules:
+  - key: third
+    event_type: purchase.completed
+    condition: counters.purchases == 3
+    actions: [ { target: nft, command: mint, recipient: actor, amount: 1, unit: nft } ]
+    reversal: { event_type: purchase.refunded, same: context.order }
+"""
+WAITING = "SELECT id FROM reward_action WHERE status = 'awaiting_approval'"
+
+
+async def test_what_was_listed_for_a_person_is_not_approved_once_a_refund_took_it_back(pool: Any) -> None:
+    """The refund of an earlier purchase lists the third's reward; then the third itself is refunded."""
+    async with intake_on(pool, RULES) as intake:
+        await intake.report(*(purchase(n) for n in range(3)))
+        await pool.execute("UPDATE reward_action SET status = 'completed', due_at = NULL, attempts = 1")
+        await intake.report(refund(1, of=0))
+        listed = await pool.fetchval(WAITING)
+        await intake.report(refund(2, of=2))
+        assert await intake.given("reverses IS NOT NULL") == [
+            ("third", "u1", "1", "awaiting_approval", "0", True), ("third", "u1", "1", "pending", "0", True)
+        ]  # fmt: skip
+        async with pool.acquire() as connection:
+            with pytest.raises(NotAllowedNow, match="while its original still has as much"):
+                await operate(connection, intake.rules.rulebook, "approve", listed, actor="ann")
+            await operate(connection, intake.rules.rulebook, "reject", listed, actor="ann")
+        assert await intake.given("reverses IS NOT NULL AND status <> 'cancelled'") == [
+            ("third", "u1", "1", "pending", "0", True)
+        ]
