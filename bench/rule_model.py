@@ -93,6 +93,10 @@ def cpu_s(pid: int) -> float:
     return sum(map(int, fields[11:15])) / TICKS_S + sum(cpu_s(int(child)) for child in children)
 
 
+def _postmaster(folder: Path) -> int:
+    return int(next(folder.rglob("postmaster.pid")).read_text().split()[0])
+
+
 async def report(url: str, run: str, pids: list[int]) -> float:
     """Microseconds of CPU an event."""
     everything, before = bodies(run), sum(map(cpu_s, pids))
@@ -150,7 +154,7 @@ async def main() -> None:
             try:
                 while not await asyncio.to_thread(ready, f"http://127.0.0.1:{port}"):  # noqa: ASYNC110  another process
                     await asyncio.sleep(0.05)
-                postmaster = int(next(Path(folder).rglob("postmaster.pid")).read_text().split()[0])
+                postmaster = await asyncio.to_thread(_postmaster, Path(folder))
                 await compare(pool, f"http://127.0.0.1:{port}", [api.pid, postmaster])
             finally:
                 api.terminate()

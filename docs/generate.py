@@ -46,7 +46,10 @@ MEANINGS = {
     "Target.give_up_after_s": "So long after the first attempt the next failure ends it: `failed` (`exhausted`).",
     "Target.attempts_max": "So many failed attempts end it as well; unset: only time does.",
     "Target.result_deadline_s": "A command answered with 202 is asked again if no result came within this.",
-    "Target.undo": "Which command takes a command back, as in `{ credit = \"debit\" }` or `CONNECT_TARGETS__NAME__UNDO__CREDIT=debit`. Commands without one are taken back after a person's approval, by `reverse`.",
+    "Target.undo": (
+        'Which command takes a command back, as in `{ credit = "debit" }` or '
+        "`CONNECT_TARGETS__NAME__UNDO__CREDIT=debit`. Commands without one are taken back after a person's approval, by `reverse`."
+    ),
     "JwtSettings.issuer": "What `iss` has to be.",
     "JwtSettings.audience": "What `aud` has to hold.",
     "JwtSettings.jwks_url": "Where the issuer's public keys are.",
@@ -76,7 +79,9 @@ REMEDIES = {
     "event_too_old": "Report history with `?effects=none`, or raise CONNECT_EVENT_AGE_MAX_DAYS.",
     "event_in_future": "Mend the reporter's clock, or raise CONNECT_EVENT_AHEAD_MAX_S.",
     "ruleset_invalid": "`errors` has each fault with line and column; `connect rules check` shows them in place.",
-    "tests_red": "`errors` has each difference by test; `connect rules test` shows them beforehand. A stop is never refused.",
+    "tests_red": (
+        "`errors` has each difference by test; `connect rules test` shows them beforehand. A stop is never refused."
+    ),
     "rate_limited": "Send again after `Retry-After` seconds.",
     "overloaded": "Send again after `Retry-After` seconds; nothing was recorded.",
     "database_unavailable": "Send again after `Retry-After` seconds; what was recorded is answered as a duplicate.",

@@ -119,9 +119,9 @@ def action(**fields: Any) -> RewardAction:
     given = {
         "id": uuid4(), "event_id": uuid4(), "rule_key": "r", "rule_version": 1, "effect_key": "e", "target": "points",
         "command": "credit", "recipient_role": "actor", "user_id": "u", "amount": "1", "unit": "points",
-        "created_at": NOON, "attempts": 1,
+        "created_at": NOON, "occurred_at": NOON, "attempts": 1,
     }  # fmt: skip
-    return RewardAction(**({"occurred_at": NOON} | given | fields))
+    return RewardAction(**(given | fields))
 
 
 DONE, NOT_DONE = ResultReport(status="completed", reference="0x1"), ResultReport(status="failed", reason="no gas")

@@ -50,9 +50,9 @@ class Intake(msgspec.Struct):
         await self.rules.refresh()
 
     async def stored(self, prefix: str) -> dict[str, str]:
-        """State rows by key."""
+        """State rows by key; without the notes of what was taken out of counters."""
         rows = await self.pool.fetch("SELECT key, value FROM state WHERE key LIKE $1 || '%' ORDER BY key", prefix)
-        return {row["key"]: row["value"] for row in rows}
+        return {row["key"]: row["value"] for row in rows if "|undone|" not in row["key"]}
 
     async def given(self, where: str = "true") -> list[tuple[Any, ...]]:
         rows = await self.pool.fetch(

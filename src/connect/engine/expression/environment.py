@@ -160,8 +160,9 @@ class Activation:
         if type(value) in _AS_IS or value is None:
             return value
         if type(value) is dict:  # what events hold; the checks below are for what others hand in, and dear
-            self.longest = max(self.longest, len(value))
-            return {key: self._simplified(entry) for key, entry in cast("dict[str, Any]", value).items()}
+            plain = cast("dict[str, Any]", value)
+            self.longest = max(self.longest, len(plain))
+            return {key: self._simplified(entry) for key, entry in plain.items()}
         if isinstance(value, Mapping):
             entries = cast("Mapping[str, Any]", value)
             self.longest = max(self.longest, len(entries))
