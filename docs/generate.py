@@ -48,7 +48,8 @@ MEANINGS = {
     "Target.result_deadline_s": "A command answered with 202 is asked again if no result came within this.",
     "Target.undo": (
         'Which command takes a command back, as in `{ credit = "debit" }` or '
-        "`CONNECT_TARGETS__NAME__UNDO__CREDIT=debit`. Commands without one are taken back after a person's approval, by `reverse`."
+        "`CONNECT_TARGETS__NAME__UNDO__CREDIT=debit`. Commands without one are taken back after a person's approval, "
+        "by `reverse`."
     ),
     "JwtSettings.issuer": "What `iss` has to be.",
     "JwtSettings.audience": "What `aud` has to hold.",
