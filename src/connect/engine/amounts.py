@@ -86,6 +86,19 @@ def round_fraction(value: Fraction, scale: int, mode: Rounding) -> Decimal:
     return Decimal(-rounded if value < 0 else rounded).scaleb(-scale, _EXACT)
 
 
+def plus(*amounts: Decimal) -> Decimal:
+    """Their sum to the last digit: `+` itself keeps 28 digits, and a token's amounts have more."""
+    total = Decimal(0)
+    for amount in amounts:
+        total = CONTEXT.add(total, amount)
+    return total
+
+
+def minus(amount: Decimal, other: Decimal) -> Decimal:
+    """The difference to the last digit, as `plus`."""
+    return CONTEXT.subtract(amount, other)
+
+
 def format_amount(value: Decimal) -> str:
     """Plain digits, no exponent, no zeros at the end of the fraction: `259`, `2.5`, `0`."""
     text = f"{value:f}"

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Struct
 
+from connect.engine.amounts import SCALE_MAX, WHOLE_DIGITS_MAX, plus, round_amount
 from connect.engine.expression import Activation, Amount, Condition, Failed, Missing, Value
 from connect.engine.limits import Periods, parties
 from connect.engine.links import LinkPath, matches
@@ -96,9 +97,9 @@ def counted(compiled: CompiledCounter, event: EconomicEvent, activation: Activat
     value, item = Decimal(1), ""
     if compiled.amount is not None:
         found = compiled.amount.evaluate(activation)
-        if isinstance(found, Missing | Failed):
+        if isinstance(found, Missing | Failed) or found.adjusted() >= WHOLE_DIGITS_MAX:
             return ()
-        value = found
+        value = _storable(found)
     if compiled.value is not None:
         named = compiled.value.evaluate(activation)
         if named is None or isinstance(named, Missing | Failed):
@@ -106,20 +107,32 @@ def counted(compiled: CompiledCounter, event: EconomicEvent, activation: Activat
         item = sha256(_json.encode(named)).hexdigest()[:32]
     return tuple(
         Counted(
-            subject=subject, label=_label(compiled, event.occurred_at, zone), at=_micros(event.occurred_at),
+            subject=subject, label=_label(compiled, event.occurred_at, zone), at=micros(event.occurred_at),
             value=value, item=item, step=_step(compiled, event.occurred_at, zone),
         )
         for subject in subjects
     )  # fmt: skip
 
 
+def _storable(value: Decimal) -> Decimal:
+    """With as many decimal places as are stored, so that what is taken out later leaves nothing behind."""
+    exponent = value.as_tuple().exponent
+    fits = isinstance(exponent, int) and exponent >= -SCALE_MAX
+    return value if fits else round_amount(value, SCALE_MAX, "half_even")
+
+
 def keys_read(compiled: CompiledCounter, event: EconomicEvent, activation: Activation) -> list[str]:
-    """The keys behind `counters.<name>` at this event, for each subject."""
-    zone = _zone(compiled, activation)
-    if zone is None:
-        return []
-    label = _label(compiled, event.occurred_at, zone)
-    return [total_key(compiled, label, subject) for subject in parties(event, compiled.counter.of)[:1]]
+    """The key behind `counters.<name>` at this event, if it has one."""
+    place = place_read(compiled, event, activation)
+    return [] if place is None else [total_key(compiled, *place)]
+
+
+def place_read(compiled: CompiledCounter, event: EconomicEvent, activation: Activation) -> tuple[str, str] | None:
+    """The period and the subject that `counters.<name>` is about at this event: the first whom it names."""
+    subjects, zone = parties(event, compiled.counter.of), _zone(compiled, activation)
+    if not subjects or zone is None:
+        return None
+    return _label(compiled, event.occurred_at, zone), subjects[0]
 
 
 def keys_changed(compiled: CompiledCounter, added: Iterable[Counted]) -> list[str]:
@@ -139,6 +152,11 @@ def item_key(compiled: CompiledCounter, one: Counted) -> str:
     return f"counter|{compiled.id}|{one.label}|{one.item}|{one.subject}"
 
 
+def undone_key(compiled: CompiledCounter, label: str, subject: str) -> str:
+    """Where it is noted what was taken out: whoever read the counter with it is judged by that."""
+    return f"counter|{compiled.id}|{label}|undone|{subject}"
+
+
 def apply(compiled: CompiledCounter, added: Iterable[Counted], memory: Memory, *, sign: int = 1) -> None:
     """Adds an event to the counter, or with `sign` -1 takes one out again."""
     for one in added:
@@ -151,7 +169,7 @@ def apply(compiled: CompiledCounter, added: Iterable[Counted], memory: Memory, *
         elif compiled.items:
             memory.add(total, Decimal(sign * _first_or_last(memory, item_key(compiled, one), sign)))
         else:
-            memory.add(total, one.value * sign)
+            memory.add(total, one.value if sign > 0 else one.value.copy_negate())
 
 
 def _first_or_last(memory: Memory, key: str, sign: int) -> int:
@@ -164,19 +182,19 @@ def _first_or_last(memory: Memory, key: str, sign: int) -> int:
 
 def read(compiled: CompiledCounter, event: EconomicEvent, activation: Activation, memory: Memory) -> Number | None:
     """`counters.<name>` at this event; None where the event does not have the counter's party."""
-    subjects = parties(event, compiled.counter.of)
-    zone = _zone(compiled, activation)
-    if not subjects or zone is None:
+    place, zone = place_read(compiled, event, activation), _zone(compiled, activation)
+    if place is None or zone is None:
         return None
-    stored = memory.get(total_key(compiled, _label(compiled, event.occurred_at, zone), subjects[0]))
+    stored = memory.get(total_key(compiled, *place))
     if compiled.within is not None:
-        return _of_window(compiled, stored, _micros(event.occurred_at))
+        return _of_window(compiled, stored, micros(event.occurred_at))
     if compiled.counter.kind == "streak":
         return run_length(_runs(stored), _step(compiled, event.occurred_at, zone), compiled.counter.grace)
-    return _number(stored.value)
+    return number(stored.value)
 
 
-def _number(value: Decimal) -> Number:
+def number(value: Decimal) -> Number:
+    """As expressions know it: whole numbers are integers."""
     return int(value) if value == value.to_integral_value() else value
 
 
@@ -207,7 +225,8 @@ def _step(compiled: CompiledCounter, moment: datetime, zone: ZoneInfo) -> int:
     return step(local(moment, zone), steps, zone)
 
 
-def _micros(moment: datetime) -> int:
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
@@ -235,11 +254,19 @@ def _with_entry(stored: StateValue, compiled: CompiledCounter, one: Counted, sig
 
 def _of_window(compiled: CompiledCounter, stored: StateValue, at: int) -> Number:
     """What lies in (at - within, at]."""
-    begins = at - (compiled.within or timedelta()) // _MICROSECOND
-    inside = [entry for entry in _entries(stored) if begins < entry[0] <= at]
+    inside = [entry for entry in _entries(stored) if is_within(compiled, entry[0], at)]
     if compiled.items:
         return len({item for _, _, item in inside})
-    return _number(sum((Decimal(value) for _, value, _ in inside), ZERO))
+    return number(plus(*(Decimal(value) for _, value, _ in inside)))
+
+
+def is_within(compiled: CompiledCounter, moment: int, at: int) -> bool:
+    """Whether the sliding window that ends at `at` holds the moment."""
+    return at - (compiled.within or timedelta()) // _MICROSECOND < moment <= at
+
+
+def items_within(compiled: CompiledCounter, stored: StateValue, at: int) -> set[str]:
+    return {item for moment, _, item in _entries(stored) if is_within(compiled, moment, at)}
 
 
 # --- streaks -------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from connect.engine.amounts import parse_amount
+from connect.engine.amounts import minus, parse_amount, plus
 from connect.engine.periods import Calendar, Period, period
 from connect.engine.state import ZERO
 from connect.model import EconomicEvent, Limit, RewardAction
@@ -137,11 +137,11 @@ def contribution(meter: Meter, event: EconomicEvent, subject: str, actions: Iter
             continue
         if subject not in subjects(meter, event, action.user_id, action.recipient_role):
             continue
-        live = Decimal(action.amount) - Decimal(action.reversed)
+        live = minus(Decimal(action.amount), Decimal(action.reversed))
         if live > 0:
             if meter.measure == "uses":
                 return ONE
-            total += live
+            total = plus(total, live)
     return total
 
 
@@ -153,10 +153,10 @@ def fits_window(
     `entries` are sorted by moment. Windows that begin at an entry, or at the moment itself, are the fullest.
     """
     moments = [entry[0] for entry in entries]
-    sums = [ZERO, *accumulate(entry[1] for entry in entries)]
+    sums = [ZERO, *accumulate((entry[1] for entry in entries), plus)]
     first = bisect_right(moments, moment - length) if moment - _BEGINNING > length else 0
     starts = [*moments[first : bisect_right(moments, moment)], moment]
-    return all(_inside(moments, sums, start, length) + amount <= cap for start in starts)
+    return all(plus(_inside(moments, sums, start, length), amount) <= cap for start in starts)
 
 
 _BEGINNING = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
@@ -165,7 +165,7 @@ _END = datetime.fromisoformat("9999-12-31T23:59:59.999999+00:00")
 
 def _inside(moments: Sequence[datetime], sums: Sequence[Decimal], start: datetime, length: timedelta) -> Decimal:
     end = bisect_left(moments, start + length) if _END - start > length else len(moments)
-    return sums[end] - sums[bisect_left(moments, start)]
+    return minus(sums[end], sums[bisect_left(moments, start)])
 
 
 def slots_of(

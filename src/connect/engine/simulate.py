@@ -13,6 +13,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from connect.engine.amounts import minus
 from connect.engine.decide import (
     Cascade,
     Claimable,
@@ -120,7 +121,7 @@ class Simulation:
     def _cascades(self, event: EconomicEvent, reverses: Mapping[LinkPath, Link]) -> tuple[Cascade, ...]:
         gone = uncounted(event, self.rulebook, reverses)
         subjects = {part.subject for one in gone for part in one.parts}
-        reversed_ids = {one.reverses for one in self.actions.values() if one.reverses is not None}
+        reversed_ids = {one.reverses for one in self.actions.values() if not one.frees_claim}
         return tuple(
             Cascade(
                 action, self.events[action.event_id], self._counters.get(action.event_id, {}), action.id in reversed_ids
@@ -143,8 +144,6 @@ class Simulation:
             self._of_rule[action.rule_key].append(action.id)
         for taken in decision.taken_back:
             self._take(taken.action_id, taken.reversed, cancel=taken.cancel)
-        if decision.taken_back:
-            self.memory.windows.clear()
 
     def _take(self, action_id: UUID, reversed_: str, *, cancel: bool) -> None:
         action = replace(self.actions[action_id], reversed=reversed_)
@@ -153,7 +152,7 @@ class Simulation:
             return
         self.actions[action_id] = replace(action, status="cancelled", due_at=None)
         for found, other in list(self.actions.items()):
-            if other.reverses == action_id and other.status == "blocked":
+            if other.reverses == action_id and other.status in ("blocked", "awaiting_approval"):
                 self.actions[found] = replace(other, status="cancelled")
 
 
@@ -165,7 +164,7 @@ def taken(decision: Decision, before: Mapping[UUID, RewardAction]) -> Sequence[t
         if action.reverses is not None and action.reverses in before
     ]
     cancelled = [
-        (before[one.action_id], Decimal(one.reversed) - Decimal(before[one.action_id].reversed))
+        (before[one.action_id], minus(Decimal(one.reversed), Decimal(before[one.action_id].reversed)))
         for one in decision.taken_back
         if one.cancel and one.action_id in before
     ]

@@ -12,6 +12,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from connect.engine.amounts import plus
+
 ZERO = Decimal(0)
 
 
@@ -46,7 +48,7 @@ class Memory:
 
     def add(self, key: str, amount: Decimal) -> None:
         before = self.get(key)
-        self.put(key, StateValue(before.value + amount, before.detail))
+        self.put(key, StateValue(plus(before.value, amount), before.detail))
 
     def changes(self) -> dict[str, StateValue]:
         """The values to write back, in the order of their keys."""

@@ -16,14 +16,13 @@ from msgspec import Struct
 
 from connect.engine.counters import keys_changed, keys_read
 from connect.engine.decide.claim import claim_keys
-from connect.engine.decide.give import Giving, safety_key, usage_of
+from connect.engine.decide.give import Giving, safety_key, usage_of, windows_of
 from connect.engine.decide.state import Cascade, LinkKeys, Reading, State
 from connect.engine.decide.take_back import Taking, keys_given_back
 from connect.engine.decide.uncount import (
     Uncounted,
     cascade,
     readers,
-    take_out,
     uncounted,
     uncounted_keys,
     undone_early,
@@ -105,6 +104,7 @@ def settle(weighed: Weighed) -> Decision:
     event, rulebook, state = weighed.event, weighed.rulebook, weighed.state
     if state.recorded is not None:
         state.memory.values.update(usage_of(state.recorded.get("usage", {})))
+        state.memory.windows.update(windows_of(state.recorded.get("windows", {})))
     read: dict[str, Any] = {"counters": _plain(weighed.counters)} if weighed.counters else {}
     giving = Giving(weighed, read)
     trace = giving.run()
@@ -113,7 +113,7 @@ def settle(weighed: Weighed) -> Decision:
     if state.reversers:
         by_key = {state.links.original[path]: found for path, found in state.reversers.items()}
         given = taking.reversed_early(given, by_key)
-    listed, reasons = _take_back(taking, read) if state.reverses else ((), ())
+    listed, reasons = _take_back(taking, weighed.gone, read) if state.reverses else ((), ())
     if state.links.all:
         _remember_links(weighed, given)
     return Decision(
@@ -129,8 +129,10 @@ def settle(weighed: Weighed) -> Decision:
     )
 
 
-def _take_back(taking: Taking, read: dict[str, Any]) -> tuple[Sequence[RewardAction], Sequence[RuleTrace]]:
-    """What the event takes back, takes out of counters, and lists for a person. A replay did so before."""
+def _take_back(
+    taking: Taking, found: Sequence[Uncounted], read: dict[str, Any]
+) -> tuple[Sequence[RewardAction], Sequence[RuleTrace]]:
+    """What the event takes back, and lists for a person as it is out of counters. A replay did so before."""
     event, state, rulebook = taking.event, taking.state, taking.rulebook
     read["originals"] = {
         str(action.id): [action.status, action.attempts, action.failure, action.reversed]
@@ -141,10 +143,8 @@ def _take_back(taking: Taking, read: dict[str, Any]) -> tuple[Sequence[RewardAct
     if state.counted:
         return (), ()
     if event.effects == "all":
-        for link in state.reverses.values():
-            taking.reverse(link)
-    found = uncounted(event, rulebook, state.reverses)
-    take_out(found, state.memory)
+        for path, link in state.reverses.items():
+            taking.reverse(link, state.links.reverses[path])
     for path, key in state.links.reverses.items():
         stored = state.memory.get(key)
         for one in found:

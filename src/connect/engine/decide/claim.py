@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from connect.engine.amounts import format_amount
+from connect.engine.amounts import CONTEXT, format_amount, minus, plus
 from connect.engine.compile import CompiledBudget, CompiledEffect
 from connect.engine.decide.gifts import Gift
 from connect.engine.decide.weigh import Candidate
@@ -136,21 +136,21 @@ class _Trying:
         tried = self._used.get(found.key, ZERO)
         if meter.within is not None:
             entries = self._claims.window(found.key)
-            return fits_window(entries, self._claims.event.occurred_at, meter.within, tried + wanted, meter.cap)
-        return self._claims.stored(found.key).value + tried + wanted <= meter.cap
+            return fits_window(entries, self._claims.event.occurred_at, meter.within, plus(tried, wanted), meter.cap)
+        return plus(self._claims.stored(found.key).value, tried, wanted) <= meter.cap
 
     def _over(self, found: Slot) -> str:
         meter = found.meter
         what = "uses" if meter.measure == "uses" else meter.unit
         if meter.within is not None:
             return f"a window of {meter.within} would have more than {format_amount(meter.cap)} {what} {meter.words}"
-        used = self._claims.stored(found.key).value + self._used.get(found.key, ZERO)
+        used = plus(self._claims.stored(found.key).value, self._used.get(found.key, ZERO))
         return f"{format_amount(used)} of {format_amount(meter.cap)} {what} {meter.words} are used"
 
     def _short(self, budget: CompiledBudget, effect: CompiledEffect, gift: Gift) -> Denial | None:
         stored = self._claims.stored(budget.key)
         unit = effect.effect.unit
-        left = budget.cap - stored.value - self._spent
+        left = minus(budget.cap, plus(stored.value, self._spent))
         closed = self._closed or bool((stored.detail or {}).get("closed"))
         if not closed and gift.amount <= left:
             return None
@@ -158,18 +158,18 @@ class _Trying:
         if closed:
             return Denial("short_of_budget", f"the budget {budget.name} is closed", gift, unit)
         reason = f"the budget {budget.name} has {format_amount(max(left, ZERO))} of {format_amount(budget.cap)} left"
-        part = left.quantize(Decimal((0, (1,), -effect.scale)), ROUND_DOWN) if left > 0 else ZERO
+        part = left.quantize(Decimal((0, (1,), -effect.scale)), ROUND_DOWN, CONTEXT) if left > 0 else ZERO
         if budget.clips and part > 0:
             return Denial("short_of_budget", reason, gift, unit, part)
         return Denial("short_of_budget", reason, gift, unit)
 
     def take(self, gift: Gift) -> None:
         """Uses up what the gift that was just asked about touches, for its final amount."""
-        for found in self._touched:
+        for found in {one.key: one for one in self._touched}.values():  # two limits may share one meter
             self._slots[found.key] = found
-            self._used[found.key] = self._used.get(found.key, ZERO) + self._wants(found, gift)
+            self._used[found.key] = plus(self._used.get(found.key, ZERO), self._wants(found, gift))
         if self._budget is not None:
-            self._spent += gift.amount
+            self._spent = plus(self._spent, gift.amount)
 
     def commit(self, *, claimed: bool) -> None:
         """Uses up what was taken; a budget that closes does so at its first denial, whatever becomes of the rule."""
@@ -178,12 +178,12 @@ class _Trying:
                 insort(self._claims.window(key), (self._claims.event.occurred_at, used))
             else:
                 stored = self._claims.stored(key)
-                self._claims.put(key, StateValue(stored.value + used, stored.detail))
+                self._claims.put(key, StateValue(plus(stored.value, used), stored.detail))
         spent = self._spent if claimed else ZERO
         if self._budget is not None and (spent or self._closed):
             stored = self._claims.stored(self._budget.key)
             detail = {**(stored.detail or {}), "closed": True} if self._closed else stored.detail
-            self._claims.put(self._budget.key, StateValue(stored.value + spent, detail))
+            self._claims.put(self._budget.key, StateValue(plus(stored.value, spent), detail))
 
 
 def claim_keys(candidate: Candidate, event: EconomicEvent) -> tuple[list[Slot], list[str]]:

@@ -5,10 +5,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
-from connect.engine.amounts import WHOLE_DIGITS_MAX, format_amount
+from connect.engine.amounts import WHOLE_DIGITS_MAX, format_amount, plus
 from connect.engine.command import action_id
 from connect.engine.compile import CompiledEffect, CompiledRule
-from connect.engine.decide.claim import Claims, Denial
+from connect.engine.decide.claim import Claims, Denial, Entries
 from connect.engine.decide.gifts import Gift, Stopped
 from connect.engine.decide.weigh import Candidate, HeldOut, Weighed
 from connect.engine.links import key_of_original
@@ -139,7 +139,7 @@ class Giving:
     def _action(self, candidate: Candidate, effect: CompiledEffect, gift: Gift) -> RewardAction:
         event, terms, compiled = self.event, effect.effect, candidate.compiled
         hold_until = _held(event.occurred_at, effect)
-        waits = terms.review or self._beyond_rails(effect, gift.amount)
+        waits = self._beyond_rails(effect, gift.amount) or terms.review  # the day's rail counts reviewed ones, too
         now = self.state.now
         return RewardAction(
             id=action_id(event.source, event.external_id, compiled.rule.identity, effect.key, gift.user_id),
@@ -186,7 +186,7 @@ class Giving:
             return beyond
         key = self.safety_key(effect.effect.unit)
         before = self._claims.stored(key)
-        after = before.value + amount
+        after = plus(before.value, amount)
         self.state.memory.put(key, StateValue(after, before.detail))
         if before.value <= effect.day_cap < after:
             cap = f"{format_amount(effect.day_cap)} {effect.effect.unit}"
@@ -230,3 +230,10 @@ def usage_of(values: Mapping[str, Any]) -> dict[str, StateValue]:
         else:
             found[key] = StateValue(Decimal(str(written)))
     return found
+
+
+def windows_of(values: Mapping[str, Any]) -> dict[str, Entries]:
+    """What a recorded decision knew of sliding limits."""
+    return {
+        key: [(datetime.fromisoformat(at), Decimal(value)) for at, value in entries] for key, entries in values.items()
+    }

@@ -31,7 +31,7 @@ class Cascade(Struct, frozen=True):
     event: EconomicEvent
     counters: Mapping[str, Any]
     is_reversed: bool = False
-    """Whether something already takes it back, or waits to."""
+    """Whether a reversal waits for a person to approve it, or was rejected: one that took something does not count."""
 
 
 class Reading:

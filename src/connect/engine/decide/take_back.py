@@ -5,6 +5,7 @@ fact brings the difference to the total before it. So the parts add up to the wh
 same in any order.
 """
 
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -12,13 +13,13 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from connect.engine.amounts import format_amount, round_fraction
+from connect.engine.amounts import format_amount, minus, plus, round_fraction
 from connect.engine.command import reversal_id
 from connect.engine.compile import CompiledRule, compiled_fraction
 from connect.engine.decide.state import State
 from connect.engine.expression import Amount, Failed, Missing, make_activation
 from connect.engine.index import Rulebook
-from connect.engine.limits import Periods, contribution, slots_of
+from connect.engine.limits import Periods, Slot, contribution, slots_of
 from connect.engine.links import Link, event_values
 from connect.engine.state import ZERO, Memory
 from connect.model import ActionStatus, EconomicEvent, ReversalTerms, RewardAction, RuleTrace, TakenBack
@@ -39,23 +40,32 @@ class Taking:
 
     # --- as the later fact ---
 
-    def reverse(self, link: Link) -> None:
-        """Takes back what the originals of a link gave, as far as this event and those before it say."""
+    def reverse(self, link: Link, key: str) -> None:
+        """Takes back what the originals of a link gave, as far as this event and those before it say.
+
+        Only what is tied by this link (`key`): the originals may have given something on other terms, too.
+        """
         for original in link.originals:
             before = list(original.actions)
-            after = [self._reversed(action, original.event, link) for action in before]
+            after = [
+                self._reversed(action, action.reversal, original.event, link)
+                if action.reversal is not None and action.reversal.link == key
+                else action
+                for action in before
+            ]
             give_back(self.rulebook, self.state.memory, original.event, before, after)
 
-    def _reversed(self, action: RewardAction, original: EconomicEvent, link: Link) -> RewardAction:
-        terms = action.reversal
-        if terms is None or action.reverses is not None or action.status == "cancelled":
+    def _reversed(
+        self, action: RewardAction, terms: ReversalTerms, original: EconomicEvent, link: Link
+    ) -> RewardAction:
+        if action.reverses is not None or action.status == "cancelled":
             return action
         share = fraction_of(terms.fraction, self.event, original)
         if not isinstance(share, Fraction):
             self.trace.append(_untaken(action, share))
             return action
         prior = sum_of(terms.fraction, link.reversers, original)
-        part = reversed_total(action, terms, prior + share) - reversed_total(action, terms, prior)
+        part = minus(reversed_total(action, terms, prior + share), reversed_total(action, terms, prior))
         whole = reversed_total(action, terms, prior + share) == Decimal(action.amount)
         return self._take(action, terms, self.event, part, whole=whole) if part else action
 
@@ -123,12 +133,14 @@ class Taking:
         )
 
     def _cancelled(self, action: RewardAction) -> RewardAction:
-        self._say(action, Decimal(action.amount) - Decimal(action.reversed), "it was never sent, and is cancelled")
+        self._say(
+            action, minus(Decimal(action.amount), Decimal(action.reversed)), "it was never sent, and is cancelled"
+        )
         self.taken_back[action.id] = TakenBack(action_id=action.id, cancel=True, reversed=action.amount)
         return replace(action, status="cancelled", due_at=None, reversed=action.amount)
 
     def _less(self, action: RewardAction, part: Decimal) -> RewardAction:
-        total = format_amount(Decimal(action.reversed) + part)
+        total = format_amount(plus(Decimal(action.reversed), part))
         self.taken_back[action.id] = TakenBack(action_id=action.id, cancel=False, reversed=total)
         return replace(action, reversed=total)
 
@@ -159,9 +171,9 @@ class Taking:
         known, prior = len(self.actions), Fraction(0)
         for by in reversers:
             share = fraction_of(terms.fraction, by, self.event)
-            if not isinstance(share, Fraction) or action.status == "cancelled":
+            if not isinstance(share, Fraction) or by.effects == "none" or action.status == "cancelled":
                 continue
-            part = reversed_total(action, terms, prior + share) - reversed_total(action, terms, prior)
+            part = minus(reversed_total(action, terms, prior + share), reversed_total(action, terms, prior))
             prior += share
             whole = reversed_total(action, terms, prior) == Decimal(action.amount)
             action = self._take(action, terms, by, part, whole=whole) if part else action
@@ -207,7 +219,9 @@ _NOBODY = make_activation({})
 
 
 def sum_of(text: str, reversers: Iterable[EconomicEvent], original: EconomicEvent) -> Fraction:
-    shares = (fraction_of(text, by, original) for by in reversers)
+    """What these come to. An event takes nothing of itself back, and history takes nothing back at all."""
+    others = (by for by in reversers if by.id != original.id and by.effects == "all")
+    shares = (fraction_of(text, by, original) for by in others)
     return sum((share for share in shares if isinstance(share, Fraction)), Fraction(0))
 
 
@@ -226,26 +240,37 @@ def give_back(
     before: Sequence[RewardAction],
     after: Sequence[RewardAction],
 ) -> None:
-    """Takes out of limits and budgets what the event's actions no longer hold. Sliding limits read the actions."""
+    """Takes out of limits and budgets what the event's actions no longer hold.
+
+    Of a sliding limit only what is in memory changes: it is read from the actions each time.
+    """
     for compiled in rules_behind(rulebook, before):
         mine = [(old, new) for old, new in zip(before, after, strict=True) if old.rule_key in compiled.keys]
         given = [(old.user_id, old.recipient_role) for old, _ in mine]
         for slot in slots_of(compiled.meters, event, given, Periods(event.occurred_at)):
-            if slot.period is None:
-                continue
             held = contribution(slot.meter, event, slot.subject, (old for old, _ in mine))
             holds = contribution(slot.meter, event, slot.subject, (new for _, new in mine))
-            if held != holds:
-                memory.add(slot.key, holds - held)
+            if held != holds and slot.period is None:
+                _give_back_window(memory, slot, event, held, holds)
+            elif held != holds:
+                memory.add(slot.key, minus(holds, held))
     for old, new in zip(before, after, strict=True):
-        freed = live(old) - live(new)
-        if freed and old.budget is not None and old.refills:
-            memory.add(f"budget|{old.budget}|{old.unit}", -freed)
+        less = minus(live(new), live(old))
+        if less and old.budget is not None and old.refills:
+            memory.add(f"budget|{old.budget}|{old.unit}", less)
+
+
+def _give_back_window(memory: Memory, slot: Slot, event: EconomicEvent, held: Decimal, holds: Decimal) -> None:
+    entries = memory.windows.get(slot.key, [])
+    if (event.occurred_at, held) in entries:
+        entries.remove((event.occurred_at, held))
+        if holds:
+            insort(entries, (event.occurred_at, holds))
 
 
 def live(action: RewardAction) -> Decimal:
     """What of an action still counts."""
-    return ZERO if action.status == "cancelled" else Decimal(action.amount) - Decimal(action.reversed)
+    return ZERO if action.status == "cancelled" else minus(Decimal(action.amount), Decimal(action.reversed))
 
 
 def rules_behind(rulebook: Rulebook, actions: Iterable[RewardAction]) -> list[CompiledRule]:

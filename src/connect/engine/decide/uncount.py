@@ -1,14 +1,14 @@
 """Events that no longer count: taken out of the counters, and the actions that hung on them listed for a person."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from decimal import Decimal
 from fractions import Fraction
-from typing import Any
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from connect.engine.amounts import format_amount
+from connect.engine.amounts import format_amount, plus
 from connect.engine.command import reversal_id
 from connect.engine.compile import CompiledRule
 from connect.engine.counters import (
@@ -17,19 +17,28 @@ from connect.engine.counters import (
     Number,
     apply,
     counted,
+    is_within,
     item_key,
+    items_within,
     keys_changed,
+    micros,
+    number,
+    place_read,
     read,
     recorded,
+    total_key,
+    undone_key,
 )
-from connect.engine.decide.state import Cascade, State
+from connect.engine.decide.state import Cascade, Reading, State
 from connect.engine.decide.take_back import UNDO_UNKNOWN, evaluated_fraction, live
-from connect.engine.expression import make_activation
+from connect.engine.expression import Activation, make_activation
 from connect.engine.index import Rulebook
-from connect.engine.limits import parties
 from connect.engine.links import Link, LinkPath, event_values
-from connect.engine.state import Memory
+from connect.engine.state import Memory, StateValue
 from connect.model import EconomicEvent, RewardAction, RuleTrace
+
+UNDONE_KEPT_MAX = 1_000
+"""Notes of what was taken out, of one subject and period: a reader older than so many is judged by the later ones."""
 
 
 class Uncounted(Struct, frozen=True):
@@ -70,17 +79,56 @@ def undone_early(
 def _sum(counter: CompiledCounter, reversers: Iterable[EconomicEvent], original: EconomicEvent) -> Fraction:
     if counter.fraction is None:
         return Fraction(0)
-    shares = (evaluated_fraction(counter.fraction, by, original) for by in reversers)
+    others = (by for by in reversers if by.id != original.id)
+    shares = (evaluated_fraction(counter.fraction, by, original) for by in others)
     return sum((share for share in shares if isinstance(share, Fraction)), Fraction(0))
 
 
 def uncounted_keys(found: Iterable[Uncounted]) -> list[str]:
-    return [key for one in found for key in keys_changed(one.counter, one.parts)]
+    keys: list[str] = []
+    for one in found:
+        keys += keys_changed(one.counter, one.parts)
+        keys += [undone_key(one.counter, part.label, part.subject) for part in one.parts]
+    return keys
 
 
 def take_out(found: Iterable[Uncounted], memory: Memory) -> None:
+    """Takes the originals out of their counters, and notes it for the decisions that had read them."""
     for one in found:
         apply(one.counter, one.parts, memory, sign=-1)
+        for part in one.parts:
+            if one.counter.counter.kind != "streak" and _is_gone(one.counter, part, memory):
+                _note(undone_key(one.counter, part.label, part.subject), one.original, part, memory)
+
+
+def _is_gone(counter: CompiledCounter, part: Counted, memory: Memory) -> bool:
+    """Whether no other event holds what this one held. In a sliding window that depends on who looks."""
+    return not counter.items or counter.within is not None or memory.get(item_key(counter, part)).value <= 0
+
+
+class Undone(Struct, frozen=True, array_like=True):
+    """An event that was counted and is no more."""
+
+    order: tuple[int, int, str]
+    at: int
+    value: str
+    item: str
+
+
+def _note(key: str, original: EconomicEvent, part: Counted, memory: Memory) -> None:
+    stored = memory.get(key)
+    entry = Undone(_order(original), part.at, format(part.value, "f"), part.item)
+    entries = [*undone(stored), entry][-UNDONE_KEPT_MAX:]
+    memory.put(key, StateValue(stored.value, {"undone": msgspec.to_builtins(entries)}))
+
+
+def undone(stored: StateValue) -> list[Undone]:
+    return msgspec.convert((stored.detail or {}).get("undone", []), list[Undone])
+
+
+def _order(event: EconomicEvent) -> tuple[int, int, str]:
+    """Sorts events as they were decided."""
+    return micros(event.decided_at or event.received_at), micros(event.received_at), str(event.id)
 
 
 # --- what hung on it -----------------------------------------------------------------------------
@@ -101,8 +149,8 @@ def cascade(
     originals = {one.original.id for one in found}
     for hung in state.cascades:
         compiled = rulebook.rules.get(hung.action.rule_key)
-        if compiled is None or hung.is_reversed or hung.event.id in originals:
-            continue
+        if compiled is None or hung.is_reversed or (hung.event.id in originals and hung.action.reversal is not None):
+            continue  # what is undone itself is taken back by its own terms, where it has any
         line = _broken_line(compiled, hung, found, state)
         left = live(hung.action)
         if line is None or not left:
@@ -115,51 +163,48 @@ def cascade(
 
 def _broken_line(compiled: CompiledRule, hung: Cascade, found: Sequence[Uncounted], state: State) -> int | None:
     """The first line that reads a counter and is no longer true."""
+    reader = Reading(hung.event)
     counters = dict(hung.counters)
     for one in found:
-        before = recorded(counters, one.counter.name)
-        if before is not None and _included(one, hung.event):
-            counters[one.counter.name] = _less(one, before, hung.event, state)
+        before = recorded(hung.counters, one.counter.name)
+        if before is not None and (less := _less(one, before, hung.event, reader.activation, state.memory)) is not None:
+            counters[one.counter.name] = less
     if counters == dict(hung.counters):
         return None
-    activation = make_activation({**event_values(hung.event), "counters": counters})
-    for number, line in enumerate(compiled.conditions, start=1):
+    activation = reader.activation.bind({"counters": counters})
+    for place, line in enumerate(compiled.conditions, start=1):
         if any(path.startswith("counters.") for path in line.reads) and line.evaluate(activation) is not True:
-            return number
+            return place
     return None
 
 
-def _included(one: Uncounted, reader: EconomicEvent) -> bool:
-    """Whether the reader's value had the original in it: decided before, in its window, of the same subject."""
-    original, counter = one.original, one.counter
-    if counter.counter.kind != "streak" and _order(original) > _order(reader):
-        return False
-    mine = counted(counter, reader, make_activation(event_values(reader)))
-    subjects = {part.subject for part in one.parts}
-    if not any(part.subject in subjects for part in mine):
-        return bool(not mine and subjects.intersection(parties(reader, counter.counter.of)))
+def _less(one: Uncounted, before: Number, reader: EconomicEvent, known: Activation, memory: Memory) -> Number | None:
+    """The reader's value without all that was taken out since; None where it did not have the original in it."""
+    counter, place = one.counter, place_read(one.counter, reader, known)
+    mine = [part for part in one.parts if (part.label, part.subject) == place]
+    if place is None or not mine:
+        return None
+    if counter.counter.kind == "streak":
+        now = read(counter, reader, known, memory)
+        return None if now is None else min(before, now)
+    until, at = _order(reader), micros(reader.occurred_at)
+    if _order(one.original) > until or not _is_near(counter, mine[0].at, at):
+        return None
+    left_out = [
+        entry
+        for entry in undone(memory.get(undone_key(counter, *place)))
+        if entry.order <= until and _is_near(counter, entry.at, at)
+    ]
+    if not counter.items:
+        return number(plus(Decimal(before), *(Decimal(entry.value).copy_negate() for entry in left_out)))
+    items = {entry.item for entry in left_out}
     if counter.within is not None:
-        return timedelta(0) <= reader.occurred_at - original.occurred_at < counter.within
-    return counter.counter.kind == "streak" or bool({part.label for part in mine} & {part.label for part in one.parts})
+        items -= items_within(counter, memory.get(total_key(counter, *place)), at)
+    return before - len(items)
 
 
-def _order(event: EconomicEvent) -> tuple[Any, ...]:
-    return event.decided_at or event.received_at, event.received_at, event.id
-
-
-def _less(one: Uncounted, before: Number, reader: EconomicEvent, state: State) -> Number:
-    """The reader's value without the original."""
-    match one.counter.counter.kind:
-        case "count":
-            return before - 1
-        case "sum":
-            return before - sum(part.value for part in one.parts)
-        case "distinct":
-            gone = all(state.memory.get(item_key(one.counter, part)).value <= 0 for part in one.parts)
-            return before - 1 if gone else before
-        case "streak":
-            now = read(one.counter, reader, make_activation(event_values(reader)), state.memory)
-            return before if now is None else now
+def _is_near(counter: CompiledCounter, moment: int, at: int) -> bool:
+    return counter.within is None or is_within(counter, moment, at)
 
 
 def _listed(event: EconomicEvent, action: RewardAction, amount: str, state: State) -> RewardAction:

@@ -4,7 +4,7 @@ Rules are weighed by the event, the counters and the variants alone. What they w
 budgets to lock; `give` settles who gets it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -16,6 +16,7 @@ from connect.engine.compile import CompiledEffect, CompiledRule
 from connect.engine.counters import CompiledCounter, Counted, apply, read, recorded
 from connect.engine.decide.gifts import Gift, Stopped, clipped, gifts_of, recipient_name
 from connect.engine.decide.state import Reading, State
+from connect.engine.decide.uncount import Uncounted, take_out, uncounted
 from connect.engine.expression import Activation, Failed, Missing
 from connect.engine.index import Plan, Rulebook
 from connect.engine.limits import parties
@@ -68,17 +69,22 @@ class Weighed(Struct, frozen=True):
     """The values that rules read, by name."""
     added: tuple[tuple[CompiledCounter, tuple[Counted, ...]], ...]
     """What the event added to each counter that takes it."""
+    gone: Sequence[Uncounted]
+    """What it took out of counters."""
     warnings: tuple[Warning_, ...]
 
 
 def weigh(event: EconomicEvent, rulebook: Rulebook, state: State) -> Weighed:
-    """Counts the event in `state.memory`, and evaluates every rule of its type. Never raises for what they hold."""
+    """Counts the event in `state.memory`, and evaluates every rule of its type. Never raises for what they hold.
+
+    What it undoes is taken out of the counters first: its rules read them as it leaves them.
+    """
     plan = rulebook.plan(event.event_type)
     weighing = _Weighing(event, rulebook, plan, state)
     verdicts = tuple((compiled, weighing.verdict(compiled)) for compiled in plan.rules)
     return Weighed(
         event=event, rulebook=rulebook, plan=plan, state=state, verdicts=verdicts, counters=weighing.counters,
-        added=weighing.added, warnings=tuple(weighing.warnings),
+        added=weighing.added, gone=weighing.gone, warnings=tuple(weighing.warnings),
     )  # fmt: skip
 
 
@@ -91,6 +97,7 @@ class _Weighing:
         self._reading = state.reading or Reading(event)
         self._bound: Activation | None = None
         self._values_of: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.gone = self._take_out() if state.reverses else ()
         self.added = self._count(plan.counting) if plan.counting else ()
         self.counters = self._read(plan.read) if plan.read else {}
         if plan.read:
@@ -99,6 +106,13 @@ class _Weighing:
     @property
     def activation(self) -> Activation:
         return self._bound or self._reading.activation
+
+    def _take_out(self) -> Sequence[Uncounted]:
+        if self.state.counted or self.state.recorded is not None:
+            return ()
+        gone = uncounted(self.event, self.rulebook, self.state.reverses)
+        take_out(gone, self.state.memory)
+        return gone
 
     def _count(self, counting: Iterable[CompiledCounter]) -> tuple[tuple[CompiledCounter, tuple[Counted, ...]], ...]:
         if self.state.counted or self.state.recorded is not None:
