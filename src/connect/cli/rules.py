@@ -1,6 +1,8 @@
 """`connect rules`: rules as code, checked and tested here, published there."""
 
+import asyncio
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cyclopts import App, Parameter
@@ -57,35 +59,91 @@ class Plan(Struct, frozen=True):
 
 def _plan(api: Remote, file: str, *, prune: bool) -> Plan:
     """Ends the command where the file has errors beside what the server has."""
-    from connect.cli.rule_changes import differences
-    from connect.cli.rule_files import merge, read_checked, read_text
+    from connect.cli.rule_files import read_text
 
     text = read_text(file)
     answer = api.get(RULESET)
-    live = cast("dict[str, Any]", answer.json)
+    return _plan_over(cast("dict[str, Any]", answer.json), answer.headers["etag"], file, text, prune=prune)
+
+
+def _plan_over(live: dict[str, Any], etag: str, file: str, text: str, *, prune: bool) -> Plan:
+    from connect.cli.rule_changes import differences
+    from connect.cli.rule_files import merge, read_checked
+
     wanted = read_checked(file, text, None if prune else live)
     document = wanted if prune else merge(live, wanted)
-    return Plan(live, document, answer.headers["etag"], differences(live, document))
+    return Plan(live, document, etag, differences(live, document))
 
 
 @app.command
-def diff(file: File, /, *, prune: Prune = False, output: Output = "table") -> int:
+def diff(
+    file: File,
+    /,
+    *,
+    prune: Prune = False,
+    history: Annotated[str | None, Parameter(show_default=False)] = None,
+    config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
+    output: Output = "table",
+) -> int:
     """Say what applying a file would change on the server: every field, with its old and its new value.
 
-    Ends with 0 whether or not there is a difference; `connect rules apply --check` ends with 2 for scripts.
+    With --history also what it would have given: the stored events of that time are decided by it, in the order they
+    came, and what each rule gives is shown beside what was given, per unit, day and user, with money where units have
+    a worth. That reads the database itself (CONNECT_DATABASE_URL, or the embedded one that runs), asks no server,
+    changes nothing and sends nothing.
 
-    Example:
+    Ends with 0 whether or not there is a difference; `connect rules apply --check` ends with 2 for scripts. 1: the file
+    has errors; 3: the server, or the database, does not answer.
+
+    Examples:
 
     connect rules diff rules.yaml --prune
+
+    connect rules diff rules.yaml --history 30d
+
+    Parameters
+    ----------
+    history
+        How much of it: 12h, 30d, 4w, or all.
+    config
+        Settings file (default: connect.toml), for --history.
     """
+    if history is not None:
+        return asyncio.run(_diff_history(file, history, config, output, prune=prune))
     plan = _plan(remote(), file, prune=prune)
     if output == "json":
         say_json({"version": int(plan.version), "changes": [_shown(change) for change in plan.changes]})
         return Exit.OK
+    _say_changes(plan)
+    return Exit.OK
+
+
+def _say_changes(plan: Plan) -> None:
     for line in plan.words:
         say(line)
     if not plan.changes:
         say(f"the server (version {plan.version}) has this already")
+
+
+async def _diff_history(file: str, history: str, config: Path | None, output: str, *, prune: bool) -> int:
+    from msgspec import to_builtins
+
+    from connect.cli.rule_files import read_text
+    from connect.cli.rule_history import as_json, backtest, opened, show, window_s
+    from connect.engine.ruleset import convert_ruleset
+
+    window, text = window_s(history), read_text(file)
+    async with opened(config) as live:
+        plan = _plan_over(to_builtins(live.document), str(live.version), file, text, prune=prune)
+        compared = await backtest(live, plan.document, window)
+    candidate = convert_ruleset(plan.document)
+    if output == "json":
+        changes = [_shown(change) for change in plan.changes]
+        say_json({"version": live.version, "changes": changes, "history": as_json(compared, candidate)})
+        return Exit.OK
+    _say_changes(plan)
+    say()
+    show(compared, candidate)
     return Exit.OK
 
 

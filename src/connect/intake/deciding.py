@@ -7,7 +7,7 @@ circle. An event that takes something back is decided in a transaction of its ow
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -48,6 +48,9 @@ Undo = Mapping[str, Mapping[str, str]]
 
 RUN_MAX = 200
 """Events decided under one set of locks: others wait for a hot row no longer than these take (0.1 s, not loaded)."""
+
+MOMENT = timedelta(microseconds=1)
+"""Between two decisions of a run, so that `decided_at` orders them: each takes longer than this, so none is ahead."""
 
 _encode = msgspec.json.Encoder(order="deterministic", decimal_format="number").encode
 
@@ -123,8 +126,14 @@ async def decide_run(
     await loading.load_claims(weighed)
     now = await rows.database_now(connection)
     begun = time.perf_counter()
-    decisions = [settle(replace(one, state=replace(one.state, now=now))) for one in weighed]
-    decided = [_decided(event, decision, now, loading.known) for event, decision in zip(events, decisions, strict=True)]
+    moments = [now + place * MOMENT for place in range(len(weighed))]
+    decisions = [
+        settle(replace(one, state=replace(one.state, now=at))) for one, at in zip(weighed, moments, strict=True)
+    ]
+    decided = [
+        _decided(event, decision, at, loading.known)
+        for event, decision, at in zip(events, decisions, moments, strict=True)
+    ]
     DECIDE_SECONDS.observe((weighing_s + time.perf_counter() - begun) / len(events))
     await loading.write(decided)
     return decided

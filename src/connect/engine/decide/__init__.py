@@ -105,7 +105,7 @@ def settle(weighed: Weighed) -> Decision:
     if state.recorded is not None:
         state.memory.values.update(usage_of(state.recorded.get("usage", {})))
         state.memory.windows.update(windows_of(state.recorded.get("windows", {})))
-    read: dict[str, Any] = {"counters": _plain(weighed.counters)} if weighed.counters else {}
+    read = _read_before(weighed)
     giving = Giving(weighed, read)
     trace = giving.run()
     taking = Taking(event, state, rulebook)
@@ -127,6 +127,22 @@ def settle(weighed: Weighed) -> Decision:
         read=read,
         alerts=tuple(giving.alerts),
     )
+
+
+def _read_before(weighed: Weighed) -> dict[str, Any]:
+    """What the decision knew before it gave anything: enough to make it again."""
+    state, plan = weighed.state, weighed.plan
+    read: dict[str, Any] = {"counters": _plain(weighed.counters)} if weighed.counters else {}
+    if state.counted:
+        read["again"] = True
+    building = weighed.rulebook.standing.building
+    if building and (names := [counter.name for counter in plan.read if counter.id in building]):
+        read["building"] = names
+    known = [one for link in state.reverses.values() for one in link.reversers]
+    known += [one for found in state.reversers.values() for one in found]
+    if known:
+        read["reversers"] = sorted({str(one.id) for one in known})
+    return read
 
 
 def _take_back(
