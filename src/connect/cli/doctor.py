@@ -15,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from connect.backtest.again import decide_again
 from connect.cli.output import Exit, Output, printable, say, say_json
 from connect.cli.probe import Finding, Level, fail, ok, probe, warn
 from connect.config import Settings, load_settings
@@ -23,6 +24,7 @@ from connect.intake.normalize import Terms, decode_any, event_id, normalize
 from connect.model import EconomicEvent, ReportedEvent
 from connect.store import health
 from connect.store.embedded import running_url
+from connect.store.history import snapshot
 from connect.store.invariants import RESTORE
 from connect.store.keys import list_keys
 from connect.store.migrate import migrations, schema_version
@@ -47,12 +49,23 @@ ConfigPath = Annotated[
 ]
 
 
-def doctor(*, output: Output = "table", config: ConfigPath = None) -> int:
+def doctor(
+    *,
+    replay: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=0))] = 0,
+    output: Output = "table",
+    config: ConfigPath = None,
+) -> int:
     """Check settings, targets, database and the tables' invariants; say what is wrong and what to do.
 
     Changes nothing and sends no command. Exit code 0: nothing failed (warnings may stand); 1: something failed.
+
+    Parameters
+    ----------
+    replay
+        Also decide this many stored events again, taken at random, each by the ruleset version and the values that
+        its decision recorded; what comes out must be what is stored, to the byte. Some 1,000 a second.
     """
-    findings = asyncio.run(_diagnose_from(config))
+    findings = asyncio.run(_diagnose_from(config, replay))
     sound = all(finding.level != "fail" for finding in findings)
     if output == "json":
         say_json({"ok": sound, "findings": findings})
@@ -81,15 +94,15 @@ def _say_line(level: Level, text: str) -> None:
         say(f"{level:<5} {printable(text)}")
 
 
-async def _diagnose_from(config: Path | None) -> list[Finding]:
+async def _diagnose_from(config: Path | None, replay: int) -> list[Finding]:
     try:
         settings = load_settings(config)
     except SettingsError as error:
         return [fail("settings", error.detail, "correct it in connect.toml or in the CONNECT_* variable of that name")]
-    return await diagnose(settings)
+    return await diagnose(settings, replay)
 
 
-async def diagnose(settings: Settings) -> list[Finding]:
+async def diagnose(settings: Settings, replay: int = 0) -> list[Finding]:
     """Every finding, in the order of the report. Never raises for what it looks at."""
     targets = await asyncio.gather(*(probe(name, target) for name, target in sorted(settings.targets.items())))
     findings = [
@@ -99,7 +112,7 @@ async def diagnose(settings: Settings) -> list[Finding]:
     if not settings.targets:
         mend = "add [targets.NAME] with `url`; `connect run` starts stand-ins meanwhile"
         findings.append(warn("targets", "no target is configured: actions wait", mend))
-    return findings + _disk(settings) + await _database(settings)
+    return findings + _disk(settings) + await _database(settings, replay)
 
 
 # --- the machine and the database -----------------------------------------------------------------
@@ -121,7 +134,7 @@ def _disk(settings: Settings) -> list[Finding]:
     return [warn("disk", detail, mend) if free < DISK_WARN_BYTES else ok("disk", detail)]
 
 
-async def _database(settings: Settings) -> list[Finding]:
+async def _database(settings: Settings, replay: int) -> list[Finding]:
     url = settings.database_url or await asyncio.to_thread(running_url, settings.home)
     if url is None:
         mend = "start it with `connect run`, or set CONNECT_DATABASE_URL to a PostgreSQL of yours"
@@ -135,7 +148,10 @@ async def _database(settings: Settings) -> list[Finding]:
         return [fail("database", f"does not answer: {reason}", "is it up, and CONNECT_DATABASE_URL right?")]
     try:
         await set_codecs(connection)
-        return await _connected(connection, settings)
+        findings = await _connected(connection, settings)
+        if replay and all(finding.level != "fail" for finding in findings if finding.check == "schema"):
+            findings.append(await _replayed(url, replay, settings))
+        return findings
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         return [
             fail("database", f"was lost while looking: {error!r}", "look into the database's log, then run this again")
@@ -275,6 +291,20 @@ async def _derived(connection: Any) -> list[Finding]:
         _of_derived("limit_held", limits, f"limits {size} that do not hold what the live actions come to"),
         _of_derived("counter_held", counters, f"counters {size} that do not hold what the stored events come to"),
     ]
+
+
+async def _replayed(url: str, count: int, settings: Settings) -> Finding:
+    """Deciding stored events again must give the stored actions, or nobody could say why something was given."""
+    async with snapshot(url) as connection:
+        checked = await decide_again(connection, count, settings.undo)
+    if not checked.different:
+        return ok(
+            "replay", f"{checked.events:,} events decided again: all {checked.actions:,} actions are the stored ones"
+        )
+    examples = [f"event {one.event_id}: {one.detail}" for one in checked.different[: health.EXAMPLES_MAX]]
+    detail = f"{len(checked.different):,} of {checked.events:,} events decided again give other actions than are stored"
+    mend = "rows were changed by hand, an `undo` in the settings was, or this is a defect of Connect: look at each"
+    return Finding(level="fail", check="replay", detail=detail, mend=mend, examples=examples)
 
 
 def _of_derived(check: str, wrong: list[str], what: str) -> Finding:
