@@ -16,8 +16,10 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from connect.backtest.beginning import Beginning, as_it_stood, work_out
+from connect.backtest.fields import fields_read
 from connect.backtest.people import People
 from connect.backtest.tally import Key, Tally
 from connect.engine.amounts import format_amount, minus, plus
@@ -28,7 +30,7 @@ from connect.engine.periods import FIRST, LAST
 from connect.engine.simulate import Matters, Simulation
 from connect.engine.standing import promises
 from connect.engine.state import ZERO, StateValue
-from connect.model import Decision, RewardAction, Ruleset
+from connect.model import Decision, EconomicEvent, RewardAction, Ruleset
 from connect.store import history, state
 from connect.store.events import read_events
 from connect.store.history import Past, Then
@@ -97,6 +99,7 @@ class _Backtest:
         self._now: dict[UUID, RewardAction] = {}
         """The same as they stand now."""
         self.beginning = Beginning()
+        self._fields: frozenset[str] | None = None
         self._since_version: dict[str, int] = {}
         self._beginning_counters = [one for one in rulebook.counters.values() if one.counter.start == "publish"]
         self._budgets = {key: one.budget for key, one in rulebook.rules.items() if one.budget is not None}
@@ -170,6 +173,7 @@ class _Backtest:
 
     async def run(self, progress: Progress) -> int:
         done = 0
+        self._fields = fields_read(self._rulebook, self.adopted.values())
         async for chunk in history.decided_between(self._connection, self.since, LAST):
             for past in chunk:
                 self.people.until(past.decided_at)
@@ -182,7 +186,7 @@ class _Backtest:
         return done
 
     def _decide(self, past: Past) -> None:
-        event = past.event
+        event = self._bare(past.event)
         uncounted_by = self._uncounted_by(past, early=False)
         decision = self.simulation.decide(event, past.decided_at, uncounted_by=uncounted_by)
         tally = self.tally
@@ -199,6 +203,12 @@ class _Backtest:
             self._tell(self.simulation.actions[taken.action_id], minus(Decimal(taken.reversed), before), ZERO)
         if self._budgets:
             self._note_short(decision, event.occurred_at)
+
+    def _bare(self, event: EconomicEvent) -> EconomicEvent:
+        fields, context = self._fields, event.context
+        if fields is None or fields.issuperset(context):
+            return event
+        return replace(event, context={name: context[name] for name in context if name in fields})
 
     def _note_short(self, decision: Decision, occurred_at: datetime) -> None:
         for entry in decision.trace:

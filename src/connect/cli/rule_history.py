@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import re
 import sys
 from collections.abc import AsyncGenerator, Generator, Mapping
@@ -27,8 +28,8 @@ from connect.store.rules import live_version, read_version
 
 _SECONDS = {"h": 3_600, "d": 86_400, "w": 604_800}
 _WINDOW = re.compile(r"([1-9][0-9]{0,4})([hdw])", re.ASCII)
-TOLD_AFTER = 1_000
-"""Events between two updates of the progress shown."""
+COLLECT_RARELY = 100_000, 20, 100
+"""Of the garbage collector, for the process that does only this: what a backtest remembers holds no cycles."""
 
 
 class Live(Struct, frozen=True):
@@ -73,6 +74,7 @@ async def opened(config: Path | None) -> AsyncGenerator[Live]:
 
 
 async def backtest(live: Live, candidate: Mapping[str, Any], window: float | None) -> Compared:
+    gc.set_threshold(*COLLECT_RARELY)
     since = FIRST if window is None else await moment_ago(live.connection, window)
     total = await count_decided(live.connection, since)
     with _progress(total) as done:

@@ -98,7 +98,7 @@ class Simulation:
         uncounted_by: frozenset[str] = frozenset(),
     ) -> Decision:
         """Decides one event and takes its changes in. `uncounted_by`: ids of counters that do not take it."""
-        keys = link_keys(event, self.rulebook)
+        keys = self._links(event)
         reverses = {path: self._link(key, event) for path, key in keys.reverses.items()} if keys.reverses else {}
         reversers = {path: self._reversers(key, event) for path, key in keys.original.items()} if keys.original else {}
         reversers = {path: found for path, found in reversers.items() if found}
@@ -107,6 +107,7 @@ class Simulation:
             now=now, memory=self.memory, links=keys, reverses=reverses, reversers=reversers, undo=self._undo,
             undone=undone | uncounted_by if uncounted_by else undone,
             cascades=self._cascades(event, reverses) if reverses else (), arms=arms or {},
+            shows_values=self._matters is None,
         )  # fmt: skip
         weighed = weigh(event, self.rulebook, state)
         self._load(weighed)
@@ -147,6 +148,17 @@ class Simulation:
         self._know(Claimable((), tuple(keys_given_back(self.rulebook, event, before))))
         self._take(action_id, action.reversed if reversed_ is None else reversed_, cancel=cancel)
         give_back(self.rulebook, self.memory, event, before, self._actions(event.id))
+
+    def _links(self, event: EconomicEvent) -> LinkKeys:
+        """Those of the event's that matter."""
+        keys = link_keys(event, self.rulebook)
+        if self._matters is None or not (keys.reverses or keys.original):
+            return keys
+        known = self._matters.links
+        return LinkKeys(
+            {path: key for path, key in keys.reverses.items() if key in known},
+            {path: key for path, key in keys.original.items() if key in known},
+        )
 
     def _load(self, weighed: Weighed) -> None:
         wanted = claims(weighed)
@@ -213,16 +225,12 @@ class Simulation:
                 self._note_reader(event, action)
         for taken in decision.taken_back:
             self._take(taken.action_id, taken.reversed, cancel=taken.cancel)
-        if self._matters is not None:
-            for key in keys.all:
-                if key not in self._matters.links:
-                    self.memory.values.pop(key, None)
         self.memory.changed.clear()
 
     def _is_kept(self, event: EconomicEvent, keys: LinkKeys, decision: Decision) -> bool:
         """Whether anything can need the event again."""
         matters = self._matters
-        if matters is None or event.id in matters.events or any(key in matters.links for key in keys.all):
+        if matters is None or event.id in matters.events or keys.reverses or keys.original:
             return True
         return any(self._undoable(action.rule_key) for action in decision.actions)
 

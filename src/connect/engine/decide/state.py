@@ -81,5 +81,7 @@ class State(Struct, frozen=True, kw_only=True):
     """Of the event, where the shell had to read it already."""
     arms: Mapping[str, str] = {}
     """Rule key -> the arm to take, whatever the hash says."""
+    shows_values: bool = True
+    """false: traces come without the values that were read. Nothing is decided by them, and a backtest shows none."""
     recorded: Mapping[str, Any] | None = None
     """What an earlier decision read: this one is to come out the same."""

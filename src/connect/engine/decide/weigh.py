@@ -238,6 +238,8 @@ class _Weighing:
 
     def values(self, reads: tuple[str, ...]) -> dict[str, Any]:
         """What the trace shows of the fields read. Remembered: the rules of a type read much the same."""
+        if not self.state.shows_values:
+            return {}
         if reads not in self._values_of:
             self._values_of[reads] = {f: clipped(value) for f, value in self.activation.values_read(reads).items()}
         return self._values_of[reads]
