@@ -18,7 +18,8 @@ Where the specification leaves a choice, this is the reading:
 - A streak is the number of steps with an event in a run; `grace` may be missed at each gap.
 - A cascade compares what a decision read with what it would read without the events undone since. Of values told apart,
   those still held by another event stay; a streak that late events made longer is not shorter.
-- What has reversal terms of its own is taken back by these, not listed, when its own event is undone.
+- What has reversal terms of its own is taken back by these, not listed, when its own event is undone, or when the
+  same fact takes a part of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,10 +35,12 @@ from connect.engine.expression import Failed, Missing, make_activation
 from connect.model import EconomicEvent, Effect, Limit, RewardRule, Ruleset
 from tests.engine.reference_counters import (
     Recount,
+    at_path,
     condition,
     duration,
     matches,
     names,
+    original_path,
     people,
     period,
     reversers,
@@ -351,8 +354,9 @@ class Reference:
         }
         for given in [one for one in self.originals if one.event is not by]:
             undone = any(given.event in events for events in gone.values())
+            taken = any(one.reverses is given for one in answer.actions)
             waits = any(one.reverses is given and not one.frees for one in self.given)
-            if given.live and not waits and not (undone and given.rule.reversal is not None):
+            if given.live and not waits and not (undone and has_terms(given)) and not taken:
                 read = self.read[given.event.external_id]
                 again = {
                     name: self.read_again(name, given.event, gone[name]) for name in counters_read(given.rule, read)
@@ -378,6 +382,11 @@ class Reference:
         found = counter.value(reader, decided, self.facts)
         assert found is not None
         return found
+
+
+def has_terms(given: Given) -> bool:
+    terms = given.rule.reversal
+    return terms is not None and at_path(given.event, original_path(terms.same)) is not None
 
 
 def counters_read(rule: RewardRule, read: Mapping[str, Any]) -> set[str]:

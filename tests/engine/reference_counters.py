@@ -80,10 +80,14 @@ def at_path(event: EconomicEvent, path: str) -> Any:
     return found
 
 
+def original_path(same: str | SamePath) -> str:
+    return same if isinstance(same, str) else same.original
+
+
 def takes_back(by: EconomicEvent, original: EconomicEvent, pattern: str, same: str | SamePath, source: str) -> bool:
     """Whether a fact is about another: of the type that takes back, and with an equal, present value."""
-    here, there = (same, same) if isinstance(same, str) else (same.event, same.original)
-    mine, theirs = at_path(by, here), at_path(original, there)
+    mine = at_path(by, same if isinstance(same, str) else same.event)
+    theirs = at_path(original, original_path(same))
     return (
         by.id != original.id
         and matches(pattern, by.event_type)

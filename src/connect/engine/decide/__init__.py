@@ -22,6 +22,7 @@ from connect.engine.decide.take_back import Taking, keys_given_back
 from connect.engine.decide.uncount import (
     Uncounted,
     cascade,
+    note,
     readers,
     uncounted,
     uncounted_keys,
@@ -149,7 +150,7 @@ def _take_back(
     taking: Taking, found: Sequence[Uncounted], read: dict[str, Any]
 ) -> tuple[Sequence[RewardAction], Sequence[RuleTrace]]:
     """What the event takes back, and lists for a person as it is out of counters. A replay did so before."""
-    event, state, rulebook = taking.event, taking.state, taking.rulebook
+    event, state = taking.event, taking.state
     read["originals"] = {
         str(action.id): [action.status, action.attempts, action.failure, action.reversed]
         for link in state.reverses.values()
@@ -161,6 +162,7 @@ def _take_back(
     if event.effects == "all":
         for path, link in state.reverses.items():
             taking.reverse(link, state.links.reverses[path])
+    note(found, event, state)
     for path, key in state.links.reverses.items():
         stored = state.memory.get(key)
         for one in found:
@@ -168,7 +170,7 @@ def _take_back(
                 left = [name for name in originals_in(stored)[str(one.original.id)] if name != one.counter.id]
                 stored = with_original(stored, str(one.original.id), left)
         state.memory.put(key, stored)
-    return cascade(event, rulebook, state, found) if event.effects == "all" else ((), ())
+    return cascade(taking, found) if event.effects == "all" else ((), ())
 
 
 def _remember_links(weighed: Weighed, given: Sequence[RewardAction]) -> None:

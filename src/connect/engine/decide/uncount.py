@@ -30,13 +30,15 @@ from connect.engine.counters import (
     undone_key,
 )
 from connect.engine.decide.state import Cascade, Reading, State
-from connect.engine.decide.take_back import UNDO_UNKNOWN, evaluated_fraction, live
+from connect.engine.decide.take_back import UNDO_UNKNOWN, Taking, evaluated_fraction, live
 from connect.engine.expression import Activation, make_activation
 from connect.engine.index import Rulebook
 from connect.engine.links import Link, LinkPath, event_values
 from connect.engine.state import Memory, StateValue
 from connect.model import EconomicEvent, RewardAction, RuleTrace
 
+Order = tuple[int, int, str]
+"""Sorts events as they were decided."""
 UNDONE_KEPT_MAX = 1_000
 """Notes of what was taken out, of one subject and period: a reader older than so many is judged by the later ones."""
 
@@ -93,12 +95,32 @@ def uncounted_keys(found: Iterable[Uncounted]) -> list[str]:
 
 
 def take_out(found: Iterable[Uncounted], memory: Memory) -> None:
-    """Takes the originals out of their counters, and notes it for the decisions that had read them."""
     for one in found:
         apply(one.counter, one.parts, memory, sign=-1)
+
+
+class Undone(Struct, frozen=True, array_like=True):
+    """A note: an event that was counted and is no more."""
+
+    counted: Order
+    undone: Order
+    at: int
+    value: str
+    item: str
+
+
+def note(found: Iterable[Uncounted], event: EconomicEvent, state: State) -> None:
+    """Keeps what was taken out for the decisions that had read it: what they read then is judged by all such notes."""
+    since = _order(replace(event, decided_at=state.now))
+    for one in found:
         for part in one.parts:
-            if one.counter.counter.kind != "streak" and _is_gone(one.counter, part, memory):
-                _note(undone_key(one.counter, part.label, part.subject), one.original, part, memory)
+            if one.counter.counter.kind == "streak" or not _is_gone(one.counter, part, state.memory):
+                continue
+            key = undone_key(one.counter, part.label, part.subject)
+            stored = state.memory.get(key)
+            made = Undone(_order(one.original), since, part.at, format(part.value, "f"), part.item)
+            notes = [*undone(stored), made][-UNDONE_KEPT_MAX:]
+            state.memory.put(key, StateValue(stored.value, {"undone": msgspec.to_builtins(notes)}))
 
 
 def _is_gone(counter: CompiledCounter, part: Counted, memory: Memory) -> bool:
@@ -106,28 +128,11 @@ def _is_gone(counter: CompiledCounter, part: Counted, memory: Memory) -> bool:
     return not counter.items or counter.within is not None or memory.get(item_key(counter, part)).value <= 0
 
 
-class Undone(Struct, frozen=True, array_like=True):
-    """An event that was counted and is no more."""
-
-    order: tuple[int, int, str]
-    at: int
-    value: str
-    item: str
-
-
-def _note(key: str, original: EconomicEvent, part: Counted, memory: Memory) -> None:
-    stored = memory.get(key)
-    entry = Undone(_order(original), part.at, format(part.value, "f"), part.item)
-    entries = [*undone(stored), entry][-UNDONE_KEPT_MAX:]
-    memory.put(key, StateValue(stored.value, {"undone": msgspec.to_builtins(entries)}))
-
-
 def undone(stored: StateValue) -> list[Undone]:
     return msgspec.convert((stored.detail or {}).get("undone", []), list[Undone])
 
 
-def _order(event: EconomicEvent) -> tuple[int, int, str]:
-    """Sorts events as they were decided."""
+def _order(event: EconomicEvent) -> Order:
     return micros(event.decided_at or event.received_at), micros(event.received_at), str(event.id)
 
 
@@ -140,17 +145,21 @@ def readers(rulebook: Rulebook, found: Iterable[Uncounted]) -> dict[str, frozens
     return {key: compiled.counters & names for key, compiled in rulebook.rules.items() if compiled.counters & names}
 
 
-def cascade(
-    event: EconomicEvent, rulebook: Rulebook, state: State, found: Sequence[Uncounted]
-) -> tuple[list[RewardAction], list[RuleTrace]]:
-    """Reversals that await approval, of actions whose lines that read counters no longer hold without the uncounted."""
+def cascade(taking: Taking, found: Sequence[Uncounted]) -> tuple[list[RewardAction], list[RuleTrace]]:
+    """Reversals that await approval, of actions whose lines that read counters no longer hold without the uncounted.
+
+    What the event takes back by the action's own terms, or undoes itself where it has terms, is left to these.
+    """
+    event, rulebook, state = taking.event, taking.rulebook, taking.state
     actions: list[RewardAction] = []
     traces: list[RuleTrace] = []
     originals = {one.original.id for one in found}
+    taken = {one.reverses for one in taking.actions} | taking.taken_back.keys()
     for hung in state.cascades:
         compiled = rulebook.rules.get(hung.action.rule_key)
-        if compiled is None or hung.is_reversed or (hung.event.id in originals and hung.action.reversal is not None):
-            continue  # what is undone itself is taken back by its own terms, where it has any
+        own = hung.action.id in taken or (hung.event.id in originals and hung.action.reversal is not None)
+        if compiled is None or hung.is_reversed or own:
+            continue
         line = _broken_line(compiled, hung, found, state)
         left = live(hung.action)
         if line is None or not left:
@@ -164,12 +173,14 @@ def cascade(
 def _broken_line(compiled: CompiledRule, hung: Cascade, found: Sequence[Uncounted], state: State) -> int | None:
     """The first line that reads a counter and is no longer true."""
     reader = Reading(hung.event)
-    counters = dict(hung.counters)
+    read_then = {name: value for name in compiled.counters if (value := recorded(hung.counters, name)) is not None}
+    counters = dict(read_then)
     for one in found:
-        before = recorded(hung.counters, one.counter.name)
-        if before is not None and (less := _less(one, before, hung.event, reader.activation, state.memory)) is not None:
+        before = read_then.get(one.counter.name)
+        less = None if before is None else _less(one, before, hung.event, reader.activation, state.memory)
+        if less is not None:
             counters[one.counter.name] = less
-    if counters == dict(hung.counters):
+    if counters == read_then:
         return None
     activation = reader.activation.bind({"counters": counters})
     for place, line in enumerate(compiled.conditions, start=1):
@@ -193,7 +204,7 @@ def _less(one: Uncounted, before: Number, reader: EconomicEvent, known: Activati
     left_out = [
         entry
         for entry in undone(memory.get(undone_key(counter, *place)))
-        if entry.order <= until and _is_near(counter, entry.at, at)
+        if entry.counted <= until < entry.undone and _is_near(counter, entry.at, at)
     ]
     if not counter.items:
         return number(plus(Decimal(before), *(Decimal(entry.value).copy_negate() for entry in left_out)))
