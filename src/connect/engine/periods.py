@@ -11,6 +11,8 @@ Step: TypeAlias = Literal["day", "week", "month"]
 
 FIRST = datetime.min.replace(tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
+HOUR = timedelta(hours=1)
+TICK = timedelta(microseconds=1)
 
 
 class Period(Struct, frozen=True):
@@ -65,15 +67,33 @@ def step(moment: datetime, every: Step, zone: ZoneInfo) -> int:
 
 
 def _hour(moment: datetime, zone: ZoneInfo) -> Period:
+    """As long as the clock shows it and stands as it does: half of it where clocks are moved by half an hour."""
     clock = local(moment, zone)
-    begun = moment - timedelta(minutes=clock.minute, seconds=clock.second, microseconds=clock.microsecond)
-    return Period(f"{clock.isoformat()[:13]}{clock:%z}", begun.astimezone(UTC), _plus(begun, timedelta(hours=1)))
+    passed = timedelta(minutes=clock.minute, seconds=clock.second, microseconds=clock.microsecond)
+    begins, ends = _plus(moment, -passed), _plus(moment, HOUR - passed)
+    if local(begins, zone).utcoffset() != clock.utcoffset():
+        begins = _turn(begins, moment, zone)
+    if local(ends - TICK, zone).utcoffset() != clock.utcoffset():
+        ends = _turn(moment, ends, zone)
+    return Period(f"{clock.isoformat()[:13]}{clock:%z}", begins, ends)
+
+
+def _turn(earlier: datetime, later: datetime, zone: ZoneInfo) -> datetime:
+    """When clocks are moved, between two moments that see them stand differently."""
+    low, high, offset = earlier.astimezone(UTC), later.astimezone(UTC), local(earlier, zone).utcoffset()
+    while high - low > TICK:
+        middle = low + (high - low) // 2
+        if local(middle, zone).utcoffset() == offset:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def _days(label: str, first: date, days: int, zone: ZoneInfo) -> Period:
     end = first.toordinal() + days
     after = LAST if end > date.max.toordinal() else _midnight(date.fromordinal(end), zone)
-    return Period(label, _midnight(first, zone), after)
+    return Period(label, FIRST if first == date.min else _midnight(first, zone), after)
 
 
 def _days_of_month(first: date) -> int:
@@ -94,4 +114,4 @@ def _plus(moment: datetime, length: timedelta) -> datetime:
     try:
         return (moment + length).astimezone(UTC)
     except OverflowError:
-        return LAST
+        return LAST if length > timedelta() else FIRST
