@@ -71,14 +71,21 @@ class Tally:
 
     def __init__(self, zone: ZoneInfo) -> None:
         self._zone = zone
+        self._moment: datetime | None = None
+        self._day = BEFORE_WINDOW
         self.was: defaultdict[Key, Side] = defaultdict(Side)
         self.would: defaultdict[Key, Side] = defaultdict(Side)
         self.users_was: dict[tuple[str, str], Decimal] = {}
         self.users_would: dict[tuple[str, str], Decimal] = {}
 
     def key(self, rule: str, unit: str, occurred_at: datetime | None) -> Key:
-        day = BEFORE_WINDOW if occurred_at is None else Periods(occurred_at).of("day", self._zone).label
-        return rule, unit, day
+        return rule, unit, BEFORE_WINDOW if occurred_at is None else self._day_of(occurred_at)
+
+    def _day_of(self, occurred_at: datetime) -> str:
+        """Remembers the last: one event's actions come together."""
+        if occurred_at != self._moment:
+            self._moment, self._day = occurred_at, Periods(occurred_at).of("day", self._zone).label
+        return self._day
 
     def give(self, side: Mapping[Key, Side], key: Key, user_id: str, action_id: UUID, amount: Decimal) -> None:
         found = side[key]

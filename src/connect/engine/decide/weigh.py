@@ -7,6 +7,7 @@ budgets to lock; `give` settles who gets it.
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
@@ -245,5 +246,6 @@ class _Weighing:
         return self._values_of[reads]
 
 
+@lru_cache(maxsize=1_024)
 def _utc(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -11,6 +11,7 @@ from connect.engine.expression.ast import Call, Comprehension, Constant, ListOf,
 from connect.engine.expression.environment import ELEMENTS_MAX, Activation
 from connect.engine.expression.explain import explain, sentence
 from connect.engine.expression.problems import ExpressionError, Failed, Missing, Problem, Source
+from connect.engine.expression.quick import quick
 
 _BOOL: Final = cel.Type.BOOL
 _ERROR: Final = cel.Type.ERROR
@@ -73,10 +74,11 @@ class Program:
 class Condition:
     """A line of a rule that must hold. Made by `compile_condition`."""
 
-    __slots__ = ("_program", "cost", "reads", "text", "warnings")
+    __slots__ = ("_program", "_quick", "cost", "reads", "text", "warnings")
 
     def __init__(self, program: Program) -> None:
         self._program = program
+        self._quick = quick(program.root)
         self.text = program.text
         self.reads = program.reads
         self.cost = program.cost
@@ -89,6 +91,8 @@ class Condition:
 
     def evaluate(self, activation: Activation) -> bool | Missing | Failed:
         """Whether the condition holds for the event. A result that is not true or false is Failed."""
+        if self._quick is not None and (found := self._quick(activation.values)) is not None:
+            return found
         result = self._program.run(activation)
         if isinstance(result, Failed):
             return result

@@ -122,10 +122,11 @@ class Activation:
     meet only rules that need none.
     """
 
-    __slots__ = ("_cel", "_plain", "longest", "values")
+    __slots__ = ("_base", "_cel", "_plain", "longest", "values")
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values: Mapping[str, Any] = values
+        self._base: tuple[Activation, Mapping[str, Any]] | None = None
         self._plain: dict[str, Any] | None = None
         self._cel: cel.Activation | None = None
         self.longest = 0  # elements of the longest list or object, known once `plain` was read
@@ -133,7 +134,12 @@ class Activation:
     @property
     def plain(self) -> dict[str, Any]:
         """The values as cel and JSON take them: exact dicts and lists, no Decimal."""
-        if self._plain is None:
+        if self._plain is None and self._base is not None:
+            base, names = self._base
+            plain = base.plain
+            self.longest = base.longest
+            self._plain = {**plain, **{name: self._simplified(value) for name, value in names.items()}}
+        elif self._plain is None:
             self._plain = {name: self._simplified(value) for name, value in self.values.items()}
         return self._plain
 
@@ -146,9 +152,7 @@ class Activation:
     def bind(self, names: Mapping[str, Any]) -> "Activation":
         """The same event with further names, for one round of `each`; only these are made plain anew."""
         bound = Activation({**self.values, **names})
-        plain = self.plain
-        bound.longest = self.longest
-        bound._plain = {**plain, **{name: bound._simplified(value) for name, value in names.items()}}
+        bound._base = (self, names)
         return bound
 
     def values_read(self, reads: Iterable[str]) -> dict[str, Any]:
