@@ -30,7 +30,14 @@ STEPS = [
 ]  # fmt: skip
 PART_OF_IT = "context.part / original.context.amount"
 UNDO = {"points": {"credit": "debit"}}
-FATES = [("completed", None), ("completed", None), ("dispatched", None), ("failed", "refused"), ("failed", "exhausted")]
+FATES = [
+    ("completed", None),
+    ("completed", None),
+    ("dispatched", None),
+    ("pending", None),
+    ("failed", "refused"),
+    ("failed", "exhausted"),
+]
 
 
 class Sent(Struct, frozen=True):
@@ -52,6 +59,8 @@ class Chance:
 
     def __init__(self, random: Random) -> None:
         self.random = random
+        self.counts = self.one_in(3)
+        """A story about counters: every rule reads one, and little else stands in its way."""
 
     def of(self, *options: Any) -> Any:
         return options[self.random.randrange(len(options))]
@@ -69,6 +78,7 @@ def given(**found: Any) -> dict[str, Any]:
 
 
 def story(random: Random, events_max: int) -> Story:
+    """The same for the same seed: a ruleset, facts, and what becomes of some actions on their way."""
     chance = Chance(random)
     edge = chance.of(*EDGES)
     made = document(chance, edge)
@@ -108,10 +118,10 @@ def counter(chance: Chance) -> dict[str, Any]:
     if kind == "streak":
         every, within = every or "day", None
     undone = {"undone_by": chance.of("purchase.refunded", "purchase.refunded", "purchase.*"), "same": "context.order"}
-    undone["fraction"] = chance.of("1", "1", PART_OF_IT)
+    undone["fraction"] = chance.of("1", "1", "1", PART_OF_IT)
     return given(
-        event_type=chance.of("purchase.completed", "purchase.completed", "app.opened", "purchase.*"),
-        of=chance.of("actor", "actor", "actor", "subject", "parties.team"),
+        event_type=chance.of(*["purchase.completed"] * (9 if chance.counts else 2), "app.opened", "purchase.*"),
+        of=chance.of(*["actor"] * (9 if chance.counts else 3), "subject", "parties.team"),
         kind=kind,
         value={"sum": "context.amount / 3", "distinct": "context.item"}.get(kind),
         condition=chance.of(None, None, "context.amount >= 50"),
@@ -119,15 +129,17 @@ def counter(chance: Chance) -> dict[str, Any]:
         within=within,
         grace=chance.of(0, 0, 1) if kind == "streak" else None,
         zone=chance.of(None, None, "America/New_York", "context.zone"),
-        **chance.of({}, undone, undone),
+        **(undone if chance.counts else chance.of({}, undone, undone)),
     )
 
 
-CONDITIONS = [
-    *[[]] * 9, ["context.amount >= 50"], ["context.flag"], ["1 / (context.amount - 50) > 0"],
+READING = [
     ["counters.one == 2"], ["counters.one >= 2"], ["counters.one <= 3"], ["counters.one >= 1"], ["counters.two > 1"],
     ["counters.two == 1"], ["counters.two >= 1"], ["counters.one > 40"], ["counters.one >= 3"], ["counters.two >= 3"],
     ["has(parties.referrer)", "counters.two <= 60"], ["counters.one + counters.two >= 3"],
+]  # fmt: skip
+CONDITIONS = [
+    *[[]] * 9, ["context.amount >= 50"], ["context.flag"], ["1 / (context.amount - 50) > 0"], *READING
 ]  # fmt: skip
 
 
@@ -141,13 +153,13 @@ def rule(chance: Chance, number: int, edge: datetime) -> dict[str, Any]:
         event_type=chance.of(*["purchase.completed"] * 3, "app.opened", "purchase.*"),
         enabled=not chance.one_in(15),
         priority=chance.of(0, 1, 2),
-        condition=chance.of(*CONDITIONS),
-        group=chance.of(None, "best" if unit == "points" else "first"),
+        condition=chance.of(*READING if chance.counts else CONDITIONS),
+        group=None if chance.counts else chance.of(None, "best" if unit == "points" else "first"),
         stop=chance.one_in(9),
         all_or_nothing=chance.one_in(4),
-        limits=[limit(chance) for _ in range(chance.of(0, 0, 1, 2))],
+        limits=[limit(chance) for _ in range(0 if chance.counts else chance.of(0, 0, 1, 2))],
         actions=chance.several(3, lambda place: effect(chance, place, unit), least=1),
-        reversal=chance.of(None, reversal(chance), reversal(chance)),
+        reversal=chance.of(None, None if chance.counts else reversal(chance), reversal(chance)),
         budget=chance.of(None, None, drawn),
         variants=arms if chance.one_in(8) else None,
         starts_at=None if starts is None else edge + DAY * starts,
@@ -198,15 +210,15 @@ def event(chance: Chance, number: int, edge: datetime) -> EconomicEvent:
     return EconomicEvent(
         id=UUID(int=number + 1),
         external_id=f"x{number}",
-        source=chance.of("shop", "shop", "shop", "shop", "till"),
+        source="shop" if chance.counts else chance.of("shop", "shop", "shop", "shop", "till"),
         event_type=chance.of(*kinds),
         occurred_at=edge + chance.of(*STEPS) + chance.of(timedelta(0), timedelta(0), HOUR, -DAY),
         received_at=edge + DAY * 60 + timedelta(minutes=number),
-        actor_user_id=chance.of("a", "a", "a", "b", "b", None),
+        actor_user_id=chance.of("a", "a", "a", "a", "b") if chance.counts else chance.of("a", "a", "a", "b", "b", None),
         primary_subject_user_id=chance.of(None, *users),
         parties=given(referrer=referrer, team=team or None),
         context=context(chance),
-        effects="none" if chance.one_in(15) else "all",
+        effects="none" if chance.one_in(30 if chance.counts else 15) else "all",
     )
 
 
@@ -216,7 +228,7 @@ def context(chance: Chance) -> dict[str, Any]:
         return {"seller": seller, "price": price, "share": chance.of(5000, 5000, 3333, 10000)}
 
     return given(
-        order=chance.of("o1", "o1", "o2", "o2", 7, None),
+        order=chance.of("o1", "o2", "o3", "o4") if chance.counts else chance.of("o1", "o1", "o2", "o2", 7, None),
         ticket=chance.of(None, "o1", "o2"),
         amount=chance.of(10, 50, 99, 100),
         part=chance.of(10, 33, 50, 100, 100),

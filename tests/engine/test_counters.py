@@ -339,6 +339,24 @@ def test_a_distinct_value_that_another_purchase_holds_is_not_missed() -> None:
     assert told.refunded("o2") == "u1 -10"
 
 
+def test_in_a_sliding_window_a_value_is_missed_by_those_alone_who_see_no_other_event_with_it() -> None:
+    told = counting(rule(condition="counters.n == 2"), kind="distinct", value="context.item", within="3d", **UNDONE)
+    for order, day, item in (("o1", 0, "x"), ("o2", 1, "x"), ("o3", 2, "y"), ("o4", 4, "z")):
+        told.bought(order, at=NOON + DAY * day, item=item)
+    assert len(told.given) == 2  # o3 saw x and y, o4 saw y and z
+    assert told.refunded("o1") == ""
+    assert told.refunded("o2") == "u1 -10"
+    assert told.reversals == [("awaiting_approval", "10")]
+
+
+def test_of_earlier_refunds_those_in_the_sliding_window_add_up() -> None:
+    told = counting(rule(event_type="opened", condition="counters.n >= 2"), within="3d", **UNDONE)
+    for order, day in (("o1", 0), ("o2", 9), ("o3", 10), ("o4", 10)):
+        told.bought(order, at=NOON + DAY * day)
+    assert told.tell("opened", at=NOON + DAY * 11) == "u1 +10"
+    assert [told.refunded(order) for order in ("o1", "o2", "o3")] == ["", "", "u1 -10"]
+
+
 def test_the_rest_of_what_was_taken_back_in_part_is_listed() -> None:
     told = counting(rule(condition="counters.n == 2", reversal={**REFUND, "fraction": "0.4"}), **UNDONE, fraction="0.5")
     told.bought("o1")
