@@ -6,6 +6,7 @@ they depend on other decisions' counters, which no single event records.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -103,9 +104,9 @@ class _Again:
     async def _state(self, recorded: Recorded, keys: LinkKeys, known: dict[UUID, EconomicEvent]) -> State:
         read = recorded.read
         links = await history.links(self._connection, sorted(keys.all)) if keys.all else {}
-        before = set(read.get("reversers", ()))
-        ids = {UUID(found) for stored in links.values() for found in (*originals_in(stored), *before)}
-        known.update(await read_events(self._connection, sorted(ids)) if ids else {})
+        ids = {UUID(found) for stored in links.values() for found in (*originals_in(stored), *reversers_in(stored))}
+        known.update(await read_events(self._connection, sorted(ids - known.keys())) if ids else {})
+        before = set(read["reversers"]) if "reversers" in read else _decided_before(known, recorded.decided_at)
         taken = {UUID(found): Then(*then) for found, then in read.get("originals", {}).items()}
         actions = [stood(one, taken[one.id]) for one in await history.actions_of_ids(self._connection, sorted(taken))]
         reverses = _links_of(keys.reverses, links, actions, before, known)
@@ -115,6 +116,11 @@ class _Again:
             counted=bool(read.get("again")), links=keys, reverses=reverses,
             reversers={path: found for path, found in reversers.items() if found}, undo=self._undo, recorded=read,
         )  # fmt: skip
+
+
+def _decided_before(known: Mapping[UUID, EconomicEvent], moment: datetime) -> set[str]:
+    """Of what is linked with a decision that recorded nobody who takes back: nobody, unless it is older than that."""
+    return {str(one.id) for one in known.values() if one.decided_at is not None and one.decided_at < moment}
 
 
 def _links_of(
