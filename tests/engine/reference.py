@@ -23,7 +23,6 @@ Where the specification leaves a choice, this is the reading:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from fractions import Fraction
@@ -32,7 +31,7 @@ from zoneinfo import ZoneInfo
 
 from connect.engine.amounts import CONTEXT, round_fraction
 from connect.engine.expression import Failed, Missing, make_activation
-from connect.model import EconomicEvent, Effect, Limit, RewardRule, Ruleset
+from connect.model import EconomicEvent, Limit, RewardRule, Ruleset
 from tests.engine.reference_counters import (
     Recount,
     at_path,
@@ -46,45 +45,7 @@ from tests.engine.reference_counters import (
     reversers,
     share,
 )
-from tests.engine.reference_gifts import ZERO, Gift, NoGiftError, exact, gifts, total
-
-
-@dataclass(eq=False)
-class Given:
-    """One action, as the reference remembers it."""
-
-    event: EconomicEvent
-    rule: RewardRule
-    effect: Effect
-    role: str
-    user: str
-    amount: Decimal
-    decided_at: datetime
-    status: str = "pending"
-    attempts: int = 0
-    failure: str | None = None
-    freed: Decimal = ZERO
-    """Taken back, and out of limits since."""
-    reverses: "Given | None" = None
-    frees: bool = True
-
-    @property
-    def live(self) -> Decimal:
-        return ZERO if self.status == "cancelled" else self.amount - self.freed
-
-    @property
-    def name(self) -> tuple[str, ...]:
-        return (self.event.external_id, self.rule.key, self.effect.effect_key, self.user)
-
-
-@dataclass
-class Answer:
-    """What one fact comes to."""
-
-    outcomes: dict[str, str] = field(default_factory=dict)
-    actions: list[Given] = field(default_factory=list)
-    cancelled: list[tuple[Given, Decimal]] = field(default_factory=list)
-    """What stood before and is cancelled, and how much that takes back."""
+from tests.engine.reference_gifts import ZERO, Answer, Gift, Given, NoGiftError, exact, gifts, total
 
 
 class Reference:

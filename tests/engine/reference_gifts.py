@@ -1,6 +1,7 @@
-"""What a rule of the reference would give: recipients, shares and rounded amounts, before anything is denied."""
+"""What the reference gives: actions as it remembers them, and what a rule would give before anything is denied."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -18,6 +19,44 @@ class Gift:
     role: str
     user: str
     amount: Decimal
+
+
+@dataclass(eq=False)
+class Given:
+    """One action, as the reference remembers it."""
+
+    event: EconomicEvent
+    rule: RewardRule
+    effect: Effect
+    role: str
+    user: str
+    amount: Decimal
+    decided_at: datetime
+    status: str = "pending"
+    attempts: int = 0
+    failure: str | None = None
+    freed: Decimal = ZERO
+    """Taken back, and out of limits since."""
+    reverses: "Given | None" = None
+    frees: bool = True
+
+    @property
+    def live(self) -> Decimal:
+        return ZERO if self.status == "cancelled" else self.amount - self.freed
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        return (self.event.external_id, self.rule.key, self.effect.effect_key, self.user)
+
+
+@dataclass
+class Answer:
+    """What one fact comes to."""
+
+    outcomes: dict[str, str] = field(default_factory=dict)
+    actions: list[Given] = field(default_factory=list)
+    cancelled: list[tuple[Given, Decimal]] = field(default_factory=list)
+    """What stood before and is cancelled, and how much that takes back."""
 
 
 class NoGiftError(Exception):

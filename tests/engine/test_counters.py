@@ -78,6 +78,12 @@ def test_a_window_is_bounded_by_when_events_happened(
     assert [told.bought(at=moment) for moment in moments] == [f"u1 +{n}" for n in expected]
 
 
+def test_a_sliding_window_forgets_what_is_far_behind_and_still_has_the_current_event() -> None:
+    told = counting(within="1d")
+    days = (200, 0, 5, 199, 200)
+    assert [told.bought(at=NOON + DAY * day) for day in days] == [f"u1 +{n}" for n in (1, 1, 1, 1, 2)]
+
+
 def test_a_sum_is_exact() -> None:
     told = counting(kind="sum", value="context.amount * 0.1", **UNDONE)
     for n in range(3):

@@ -76,7 +76,7 @@ def test_a_loser_uses_up_no_limit() -> None:
 
 
 def test_a_group_is_decided_where_the_first_of_its_rules_that_would_give_stands() -> None:
-    pot = {"budgets": {"pot": {"unit": "points", "cap": 10}}}
+    pot: dict[str, Any] = {"budgets": {"pot": {"unit": "points", "cap": 10}}}
     shared = {"budget": {"from": "pot"}}
     told = Told(
         rule("lead", amount=1, priority=3, group="g"),

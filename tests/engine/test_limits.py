@@ -82,7 +82,7 @@ def test_a_sliding_window_may_end_where_time_does(moment: datetime) -> None:
     assert told.bought(at=moment) == "limited"
 
 
-TWO = {"parties": {"team": ["u2", "u3"], "referrer": "r1"}}
+TWO: dict[str, Any] = {"parties": {"team": ["u2", "u3"], "referrer": "r1"}}
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_two_limits_on_one_measure_use_it_up_once() -> None:
 
 def test_limits_and_budgets_are_exact_beyond_twenty_eight_digits() -> None:
     most, least = f"1{'0' * 30}", f"0.{'0' * 17}1"
-    budget = {"budgets": {"pot": {"unit": "token", "cap": f"{most}.{'0' * 17}1"}}}
+    budget: dict[str, Any] = {"budgets": {"pot": {"unit": "token", "cap": f"{most}.{'0' * 17}1"}}}
     given = rule(unit="token", amount="decimal(context.amount)", budget={"from": "pot", "when_short": "clip"})
     told = Told({**given, "limits": [{"per": "actor", "every": "ever", "amount": f"1{'0' * 40}"}]}, **budget)
     assert told.bought(amount=most) == f"u1 +{most}"

@@ -248,7 +248,7 @@ def _with_entry(stored: StateValue, compiled: CompiledCounter, one: Counted, sig
         entries.remove(entry)
     if entries:
         oldest = entries[-1][0] - ((compiled.within or timedelta()) + KEPT_PAST_WINDOW) // _MICROSECOND
-        entries = [kept for kept in entries if kept[0] >= oldest]
+        entries = [kept for kept in entries if kept[0] >= oldest or kept == entry]  # it reads itself, however late
     return StateValue(detail={"entries": [list(kept) for kept in entries]})
 
 
