@@ -42,3 +42,16 @@ async def test_what_was_listed_for_a_person_is_not_approved_once_a_refund_took_i
         assert await intake.given("reverses IS NOT NULL AND status <> 'cancelled'") == [
             ("third", "u1", "1", "pending", "0", True)
         ]
+
+
+async def test_a_refund_takes_back_no_more_than_a_person_has_left(pool: Any) -> None:
+    """The other way round: the listed reversal is approved first, then the third itself is refunded."""
+    async with intake_on(pool, RULES) as intake:
+        await intake.report(*(purchase(n) for n in range(3)))
+        await pool.execute("UPDATE reward_action SET status = 'completed', due_at = NULL, attempts = 1")
+        await intake.report(refund(1, of=0))
+        async with pool.acquire() as connection:
+            await operate(connection, intake.rules.rulebook, "approve", await pool.fetchval(WAITING), actor="ann")
+        await intake.report(refund(2, of=2))
+        assert await pool.fetchval("SELECT array_agg(DISTINCT status) FROM event") == ["decided"]
+        assert await intake.given("reverses IS NOT NULL") == [("third", "u1", "1", "pending", "0", True)]

@@ -66,6 +66,7 @@ class Taking:
             return action
         prior = sum_of(terms.fraction, link.reversers, original)
         part = minus(reversed_total(action, terms, prior + share), reversed_total(action, terms, prior))
+        part = min(part, live(action))  # a person may have taken back what was listed after an uncounted event
         whole = reversed_total(action, terms, prior + share) == Decimal(action.amount)
         return self._take(action, terms, self.event, part, whole=whole) if part else action
 
