@@ -4,14 +4,14 @@ from typing import Any
 
 from connect.backtest.again import Checked, decide_again
 from connect.store.history import snapshot
-from tests.backtest.histories import LIVE, RULES, UNDO, facts, intakes_on, report_at_once
+from tests.backtest.histories import LIVE, RULES, facts, intakes_on, report_at_once
 from tests.backtest.test_compare import all_decided, deliver_some
 from tests.intake.rule_model import intake_on, purchase, refund
 
 
 async def again(url: str, count: int = 10_000) -> Checked:
     async with snapshot(url) as connection:
-        return await decide_again(connection, count, UNDO)
+        return await decide_again(connection, count)
 
 
 async def test_hundreds_of_varied_decisions_of_several_versions_come_out_the_same(pool: Any, database_url: str) -> None:

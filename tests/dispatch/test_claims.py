@@ -1,6 +1,5 @@
 """The queue of record: who holds a claim, who may settle it, and what the statements cost."""
 
-import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -145,8 +144,8 @@ async def undone(pool: Any) -> AsyncGenerator[Any]:
 
 async def explained(connection: Any, query: str, *values: Any) -> tuple[list[dict[str, Any]], int]:
     """The nodes that read reward_action, and the pages the whole statement touched. The statement is run."""
-    text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}", *values)
-    plan = json.loads(text)[0]["Plan"]
+    [plan] = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}", *values)
+    plan = plan["Plan"]
     return scans(plan), plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
 
 

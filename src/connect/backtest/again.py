@@ -49,9 +49,9 @@ class Checked(Struct, frozen=True):
     different: list[Different]
 
 
-async def decide_again(connection: Any, count: int, undo: Mapping[str, Mapping[str, str]]) -> Checked:
+async def decide_again(connection: Any, count: int) -> Checked:
     """Of random decided events; on a connection of `store.history.snapshot`."""
-    again = _Again(connection, undo)
+    again = _Again(connection)
     ids = await history.random_decided(connection, count)
     different: list[Different] = []
     for start in range(0, len(ids), CHUNK):
@@ -64,8 +64,8 @@ async def decide_again(connection: Any, count: int, undo: Mapping[str, Mapping[s
 
 
 class _Again:
-    def __init__(self, connection: Any, undo: Mapping[str, Mapping[str, str]]) -> None:
-        self._connection, self._undo = connection, undo
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
         self._rulebooks: dict[int, Rulebook] = {}
         self.compared = 0
 
@@ -114,7 +114,8 @@ class _Again:
         return State(
             now=recorded.decided_at, today=recorded.event.received_at, given=recorded.already_gave,
             counted=bool(read.get("again")), links=keys, reverses=reverses,
-            reversers={path: found for path, found in reversers.items() if found}, undo=self._undo, recorded=read,
+            reversers={path: found for path, found in reversers.items() if found},
+            undo=read.get("undo", {}), recorded=read,
         )  # fmt: skip
 
 

@@ -150,7 +150,7 @@ async def _database(settings: Settings, replay: int) -> list[Finding]:
         await set_codecs(connection)
         findings = await _connected(connection, settings)
         if replay and all(finding.level != "fail" for finding in findings if finding.check == "schema"):
-            findings.append(await _replayed(url, replay, settings))
+            findings.append(await _replayed(url, replay))
         return findings
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         return [
@@ -293,17 +293,17 @@ async def _derived(connection: Any) -> list[Finding]:
     ]
 
 
-async def _replayed(url: str, count: int, settings: Settings) -> Finding:
+async def _replayed(url: str, count: int) -> Finding:
     """Deciding stored events again must give the stored actions, or nobody could say why something was given."""
     async with snapshot(url) as connection:
-        checked = await decide_again(connection, count, settings.undo)
+        checked = await decide_again(connection, count)
     if not checked.different:
         return ok(
             "replay", f"{checked.events:,} events decided again: all {checked.actions:,} actions are the stored ones"
         )
     examples = [f"event {one.event_id}: {one.detail}" for one in checked.different[: health.EXAMPLES_MAX]]
     detail = f"{len(checked.different):,} of {checked.events:,} events decided again give other actions than are stored"
-    mend = "rows were changed by hand, an `undo` in the settings was, or this is a defect of Connect: look at each"
+    mend = "rows were changed by hand, or this is a defect of Connect: look at each"
     return Finding(level="fail", check="replay", detail=detail, mend=mend, examples=examples)
 
 

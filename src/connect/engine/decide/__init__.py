@@ -139,6 +139,8 @@ def _read_before(weighed: Weighed) -> dict[str, Any]:
     building = weighed.rulebook.standing.building
     if building and (names := [counter.name for counter in plan.read if counter.id in building]):
         read["building"] = names
+    if state.reverses or state.reversers:
+        read["undo"] = {target: dict(commands) for target, commands in state.undo.items()}
     known = [one for link in state.reverses.values() for one in link.reversers]
     known += [one for found in state.reversers.values() for one in found]
     if known:
