@@ -13,7 +13,8 @@ Where the specification leaves a choice, this is the reading:
 - A group is decided where the first of its rules that would give stands.
 - What a rail of the day holds is what was decided on that day, waiting actions included; the action that passes it is
   the first to wait.
-- A reversal rounds as its effect did, and down where the effect names no mode. One that awaits approval frees nothing.
+- A reversal rounds as its effect did, and down where the effect names no mode. One that awaits approval, or
+  will when its original ends, frees nothing.
 - History (`effects: none`) is counted, and undoes in counters; it gives nothing and takes nothing back.
 - A streak is the number of steps with an event in a run; `grace` may be missed at each gap.
 - A cascade compares what a decision read with what it would read without the events undone since. Of values told apart,
@@ -273,8 +274,7 @@ class Reference:
         elif given.status == "failed":
             given.freed += part
         elif terms.after_completion == "compensate":
-            known_undo = given.effect.command in self.undo.get(given.effect.target, {})
-            self.reverse(given, by, part, "pending" if known_undo else "awaiting_approval", now, answer)
+            self.reverse(given, by, part, "pending" if self.knows_undo(given) else "awaiting_approval", now, answer)
         elif terms.after_completion == "review":
             self.reverse(given, by, part, "awaiting_approval", now, answer)
 
@@ -299,11 +299,16 @@ class Reference:
         status: Literal["blocked", "pending", "awaiting_approval"], now: datetime, answer: Answer,
     ) -> None:  # fmt: skip
         undo = Given(by, given.rule, given.effect, given.role, given.user, part, now, status, reverses=given)
-        undo.frees = status != "awaiting_approval"
+        terms = given.rule.reversal
+        by_itself = terms is not None and terms.after_completion == "compensate" and self.knows_undo(given)
+        undo.frees = status == "pending" or (status == "blocked" and by_itself)
         if undo.frees:
             given.freed += part
         self.given.append(undo)
         answer.actions.append(undo)
+
+    def knows_undo(self, given: Given) -> bool:
+        return given.effect.command in self.undo.get(given.effect.target, {})
 
     # --- cascades ---
 

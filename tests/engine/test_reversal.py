@@ -56,7 +56,7 @@ def test_the_whole_after_parts_cancels_what_waited() -> None:
         ({}, ("pending", None), [("blocked", "100")], "0"),  # a first attempt failed: it may have had effect
         ({}, ("completed", None), [("pending", "100")], "0"),
         ({"after_completion": "review"}, ("completed", None), [("awaiting_approval", "100")], "100"),
-        ({"after_completion": "review"}, ("dispatched", None), [("blocked", "100")], "0"),
+        ({"after_completion": "review"}, ("dispatched", None), [("blocked", "100")], "100"),
         ({"after_completion": "keep"}, ("completed", None), [], "100"),
         ({"after_completion": "keep"}, ("dispatched", None), [], "100"),
         ({}, ("failed", "exhausted"), [("awaiting_approval", "100")], "100"),

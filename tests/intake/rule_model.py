@@ -15,6 +15,23 @@ from connect.intake.record import Processing, Recorder
 from connect.store.rules import change
 
 UNDO = {"points": {"credit": "debit"}, "nft": {"mint": "burn"}}
+HEAD = """
+version: 1
+timezone: Europe/Berlin
+units: { points: { scale: 0 }, nft: { scale: 0 } }
+"""
+CASHBACK = (
+    HEAD
+    + """
+rules:
+  - key: cashback
+    event_type: purchase.completed
+    limits: [ { per: recipient, every: day, uses: 2 }, { per: recipient, every: month, amount: 250 } ]
+    actions:
+      - { target: points, command: credit, recipient: actor, amount: context.amount / 10, round: down, unit: points }
+    reversal: { event_type: purchase.refunded, same: context.order, fraction: context.part / original.context.amount }
+"""
+)
 ANY_AGE = Terms(age_max_days=0)
 
 

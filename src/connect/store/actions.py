@@ -32,7 +32,8 @@ RELEASE = """
 UPDATE reward_action AS undo SET
     status = CASE WHEN NOT {effect} THEN 'cancelled' WHEN {review} THEN 'awaiting_approval' ELSE 'pending' END,
     due_at = CASE WHEN {effect} AND NOT {review} THEN now() END,
-    completed_at = CASE WHEN NOT {effect} THEN now() END
+    completed_at = CASE WHEN NOT {effect} THEN now() END,
+    last_error = CASE WHEN NOT {effect} THEN 'nothing to take back: the original had no effect' END
 FROM reward_action AS original
 WHERE undo.reverses = original.id AND original.id = ANY($1) AND original.status IN ('completed', 'failed', 'cancelled')
     AND (undo.status = 'blocked' OR (undo.status = 'awaiting_approval' AND NOT {effect}))

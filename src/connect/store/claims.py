@@ -68,7 +68,8 @@ UPDATE reward_action AS action SET
     reference = coalesce(answered.reference, action.reference), completed_at = answered.completed_at
 FROM answered
 WHERE action.id = answered.id AND action.status = 'dispatched' AND action.attempts = answered.n
-RETURNING action.id, action.reversed > 0 AND action.due_at IS NULL AS releases
+RETURNING action.id, action.due_at IS NULL AND (action.reversed > 0 OR EXISTS (
+    SELECT FROM reward_action AS undo WHERE undo.reverses = action.id)) AS releases
 """
 
 SETTLEMENT_COLUMNS = ("id", "n", "status", "retries", "failure", "due_at", "accepted_at", "last_error", "reference",

@@ -17,9 +17,10 @@ from connect.store.actions import ACTION_COLUMNS, ActionFilter, read_action, to_
 from connect.store.pool import Connection
 
 GUARDS: dict[Operation, str] = {
-    # What was taken back, or may be, is not sent again.
+    # What was taken back, or may be, is not sent again; where a person rejected the taking back, it may be.
     "retry": """status = 'failed' AND reversed = 0 AND NOT EXISTS (
-        SELECT FROM reward_action AS undo WHERE undo.reverses = reward_action.id AND undo.status <> 'cancelled')""",
+        SELECT FROM reward_action AS undo WHERE undo.reverses = reward_action.id
+            AND (undo.status <> 'cancelled' OR undo.last_error IS NOT NULL))""",
     "cancel": "(status = 'failed' OR (status = 'pending' AND attempts = 0))",
     # What its original no longer has is not taken back once more: something else took it meanwhile.
     "approve": """status = 'awaiting_approval' AND (reverses IS NULL OR frees_claim OR EXISTS (

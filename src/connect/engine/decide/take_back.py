@@ -84,7 +84,7 @@ class Taking:
         if status is None:
             self._say(action, part, why)
             return action
-        frees = status != "awaiting_approval"
+        frees = status == "pending" or (status == "blocked" and self._follows_by_itself(action, terms))
         self.actions.append(self._undo(action, by, part, status, frees=frees))
         self._say(action, part, why)
         return self._less(action, part) if frees else action
@@ -102,6 +102,10 @@ class Taking:
         if self._undo_of(action) is None:
             return "awaiting_approval", f"{action.target} declares no undo of {action.command}: a person decides"
         return "pending", "one undo is sent"
+
+    def _follows_by_itself(self, action: RewardAction, terms: ReversalTerms) -> bool:
+        """Whether no person stands between the original's end and its undo."""
+        return terms.after_completion == "compensate" and self._undo_of(action) is not None
 
     def _undo_of(self, action: RewardAction) -> str | None:
         return self.state.undo.get(action.target, {}).get(action.command)
