@@ -251,3 +251,21 @@ async def test_a_replay_gives_what_a_new_rule_adds_and_nothing_twice(intake: Int
             await replay(connection, [answer.event.id], intake.rules.rulebook)
     rows = await intake.pool.fetch("SELECT rule_key FROM reward_action ORDER BY 1")
     assert [row["rule_key"] for row in rows] == ["cashback", "second"]
+
+
+async def test_a_thousand_reports_of_one_event_in_a_batch_are_answered_together(intake: Intake) -> None:
+    """One look at what is stored for all of them: a look for each took seconds."""
+    looks = await intake.pool.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+    answers = await intake.report(*(fact("e1") for _ in range(1000)), fact("e1", amount=5))
+    assert [answer.result for answer in answers[:-1]] == ["created", *["duplicate"] * 999]
+    assert isinstance(answers[-1], EventConflict)
+
+    async def commits() -> int:
+        return await intake.pool.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+
+    assert await commits() - looks < 100
+
+
+async def test_repeats_of_a_refused_event_are_all_refused(intake: Intake) -> None:
+    answers = await intake.report(*(fact("old", occurred_at="2001-01-01T00:00:00Z") for _ in range(50)))
+    assert {type(answer) for answer in answers} == {EventTooOld}

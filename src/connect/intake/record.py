@@ -138,7 +138,7 @@ class Recorder:
         self._arrived.set()
 
     async def _flush(self, group: list[_Waiting]) -> None:
-        """A later event of an identity in the group waits for the next flush, which finds the first one stored."""
+        """A later event of an identity in the group is answered by what the first one came to."""
         firsts: dict[Identity, _Waiting] = {}
         again = [waiting for waiting in group if firsts.setdefault(waiting.identity, waiting) is not waiting]
         GROUP_COMMIT_SIZE.observe(len(firsts))
@@ -149,8 +149,26 @@ class Recorder:
             refusal = DatabaseUnavailable(f"the event could not be recorded: {error}", retry_after_s=RETRY_AFTER_S)
             for waiting in firsts.values():
                 _resolve(waiting, refusal)
-        self._waiting[:0] = again
-        self._characters += sum(len(waiting.normal.context) for waiting in again)
+        left = await self._answer_repeats(again) if again else []
+        self._waiting[:0] = left
+        self._characters += sum(len(waiting.normal.context) for waiting in left)
+
+    async def _answer_repeats(self, repeats: list[_Waiting]) -> list[_Waiting]:
+        """Answers all whose first is stored, or that are refused; returns the others, which may be first now."""
+        try:
+            async with self._pool.acquire() as connection:
+                stored, known = await _stored(connection, {waiting.identity for waiting in repeats})
+        except Exception as error:  # a group's seam: they take their turn as events of their own
+            log.warning("intake.repeats_unanswered", events=len(repeats), error=repr(error))
+            return repeats
+        left: list[_Waiting] = []
+        for waiting in repeats:
+            found = stored.get(waiting.identity)
+            if found is None and waiting.normal.refusal is None:
+                left.append(waiting)
+            else:
+                _resolve(waiting, _not_new(waiting.normal, found, known.get(found.event.id, []) if found else []))
+        return left
 
     async def _record_group(self, group: list[_Waiting]) -> None:
         try:
@@ -187,9 +205,7 @@ class Recorder:
             written = await self._write(connection, group)
             failpoint.reach("intake.after_commit")
             created = {identity: row for identity, row in written.rows.items() if row.event.id in written.fresh}
-            old = [waiting.identity for waiting in group if waiting.identity not in created]
-            stored = await stored_events(connection, old) if old else {}
-            known = await actions_of_events(connection, [found.event.id for found in stored.values()]) if stored else {}
+            stored, known = await _stored(connection, {one.identity for one in group} - created.keys())
         for waiting in group:
             if row := created.get(waiting.identity):
                 _resolve(waiting, _created(row, written.warnings.get(waiting.identity, ())))
@@ -273,6 +289,14 @@ class Recorder:
                 if not left:
                     raise
         raise AssertionError
+
+
+async def _stored(
+    connection: Any, identities: set[Identity]
+) -> tuple[dict[Identity, StoredEvent], dict[UUID, list[RewardAction]]]:
+    """What is stored under the identities, and the actions it gave, by event id."""
+    stored = await stored_events(connection, sorted(identities)) if identities else {}
+    return stored, await actions_of_events(connection, [found.event.id for found in stored.values()]) if stored else {}
 
 
 class _Raced(Exception):
