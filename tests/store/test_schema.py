@@ -7,11 +7,13 @@ import asyncpg
 import pytest
 from msgspec import Struct
 
+from connect.engine.periods import FIRST, LAST
 from connect.model import ApiKey, DispatchAttempt, EconomicEvent, RewardAction, RulesetVersion
 from connect.store.actions import ACTIONS_OF_EVENTS, ActionFilter
 from connect.store.actions import where as where_actions
 from connect.store.events import CLAIM_TO_DECIDE, FAIL_EXHAUSTED, STORED, EventFilter, list_events, where_traced
 from connect.store.events import where as where_events
+from connect.store.state import USED
 
 NOT_ON_THE_WIRE = {
     "event": {"fingerprint", "trace", "tries", "decide_at", "failure", "state"},
@@ -158,6 +160,26 @@ async def test_a_search_by_rule_and_outcome_is_narrowed_by_an_index(
     text = await plan(full, f"SELECT * FROM event WHERE {condition} {NEWEST_EVENTS}", *values)
     assert index in text, text
     assert "Seq Scan on event" not in text, text
+
+
+@pytest.mark.parametrize("scope", ["recipient", "actor", "subject", "party"])
+async def test_a_new_limit_reads_what_its_subjects_were_given_not_all_that_the_rule_gave(
+    pool: "asyncpg.Pool[Any]", scope: str
+) -> None:
+    await pool.execute(EVENTS)  # and no ANALYZE: a table that just filled up has no statistics
+    await pool.execute(
+        "UPDATE event SET parties = jsonb_build_object('friend', actor_user_id) WHERE $1", scope == "party"
+    )
+    await pool.execute(ACTIONS)
+    count = 200
+    wanted = [
+        [f"k{n}" for n in range(count)], [f"rule-{n % 50}" for n in range(count)], [f"u{n}" for n in range(count)],
+        ["friend" if scope == "party" else ""] * count, [FIRST] * count, [LAST] * count, ["points"] * count,
+    ]  # fmt: skip
+    async with pool.acquire() as connection:
+        [[row]] = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {USED[scope]}", *wanted)
+    read = row[0]["Plan"]["Shared Hit Blocks"] + row[0]["Plan"]["Shared Read Blocks"]
+    assert read < 40 * count * 10, f"{read} pages for {count} users with 10 events each"
 
 
 async def test_pages_are_stable_and_complete_over_many_rows(full: "asyncpg.Pool[Any]") -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import re
 import sys
 from collections.abc import AsyncGenerator, Generator, Mapping
@@ -15,6 +14,7 @@ from msgspec import Struct
 
 from connect.backtest.compare import BudgetEnd, Compared, Progress, compare
 from connect.backtest.tally import BEFORE_WINDOW, Pair, Users, Worth, summed, users_of
+from connect.cli.garbage import collect_rarely
 from connect.cli.output import Exit, fail, printable, say, say_table, tell
 from connect.config import Settings, load_settings
 from connect.engine.amounts import CONTEXT, format_amount, minus
@@ -28,8 +28,6 @@ from connect.store.rules import live_version, read_version
 
 _SECONDS = {"h": 3_600, "d": 86_400, "w": 604_800}
 _WINDOW = re.compile(r"([1-9][0-9]{0,4})([hdw])", re.ASCII)
-COLLECT_RARELY = 100_000, 20, 100
-"""Of the garbage collector, for the process that does only this: what a backtest remembers holds no cycles."""
 
 
 class Live(Struct, frozen=True):
@@ -74,7 +72,7 @@ async def opened(config: Path | None) -> AsyncGenerator[Live]:
 
 
 async def backtest(live: Live, candidate: Mapping[str, Any], window: float | None) -> Compared:
-    gc.set_threshold(*COLLECT_RARELY)
+    collect_rarely()
     since = FIRST if window is None else await moment_ago(live.connection, window)
     total = await count_decided(live.connection, since)
     with _progress(total) as done:

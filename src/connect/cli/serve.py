@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import cyclopts
 
+from connect.cli.garbage import collect_rarely
 from connect.config import Settings, load_settings
 from connect.errors import SettingsError
 from connect.telemetry import log, set_up_logging
@@ -48,6 +49,7 @@ def api(*, host: str | None = None, port: int | None = None, config: Config = No
     settings = settle_settings(config, host=host, port=port)
     set_up_logging(settings.log_level)
     refuse_taken(settings.host, settings.port)
+    collect_rarely()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_api(settings))
 
@@ -154,6 +156,7 @@ def worker(*, roles: str = "decide,dispatch", host: str | None = None, port: int
         async with database(settings) as url:
             await run_worker(settings, url, chosen, host=settings.host, port=port)
 
+    collect_rarely()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work())
 

@@ -46,7 +46,7 @@ from connect.telemetry import DECIDE_SECONDS, SAFETY_ALERTS, log
 Undo = Mapping[str, Mapping[str, str]]
 """Target -> command -> the command that takes it back."""
 
-RUN_MAX = 200
+RUN_MAX = 250
 """Events decided under one set of locks: others wait for a hot row no longer than these take (0.1 s, not loaded)."""
 
 MOMENT = timedelta(microseconds=1)

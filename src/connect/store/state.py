@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from connect.engine.limits import Slot
@@ -20,45 +21,47 @@ from connect.store.pool import Connection
 PUBLISH_LAG = timedelta(seconds=5)
 """Processes follow a publish within 2 s: what they gave by the older rules meanwhile is counted after this."""
 
+KNOWN_ROWS = "SELECT key FROM state WHERE key = ANY($1::text[])"
 MAKE_ROWS = "INSERT INTO state (key) SELECT key FROM unnest($1::text[]) AS key ORDER BY key ON CONFLICT DO NOTHING"
 LOCK_ROWS = "SELECT key, value, detail, computed_at FROM state WHERE key = ANY($1::text[]) ORDER BY key FOR UPDATE"
 SAVE_ROWS = """
-UPDATE state SET value = changed.value, detail = changed.detail,
-    computed_at = CASE WHEN changed.computed THEN clock_timestamp() ELSE state.computed_at END
-FROM unnest($1::text[], $2::numeric[], $3::jsonb[], $4::boolean[]) AS changed (key, value, detail, computed)
-WHERE state.key = changed.key
+UPDATE state SET value = changed.value::numeric, detail = changed.detail::jsonb,
+    computed_at = CASE WHEN state.key = ANY($4::text[]) THEN clock_timestamp() ELSE state.computed_at END
+FROM unnest($1::text[], $2::text[], $3::text[]) AS changed (key, value, detail)
+WHERE state.key = changed.key AND state.key = ANY($1::text[])
 """
+"""Texts, which cost the driver least. Its last line names the keys once more: a join alone may read the whole table."""
 VALUES = "SELECT key, value FROM state WHERE key = ANY($1::text[])"
 NOW = "SELECT clock_timestamp()"
 
-_LIVE = "action.reverses IS NULL AND action.status <> 'cancelled' AND action.reversed < action.amount"
 _WANTED = """
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[])
     AS wanted (key, rule_key, subject, role, start, until, unit)
 """
-_MINE = f"""
-    action.rule_key = wanted.rule_key AND action.occurred_at >= wanted.start
-    AND action.occurred_at < wanted.until AND (wanted.unit = '' OR action.unit = wanted.unit) AND {_LIVE}
-"""
+_OCCURRED = "occurred_at >= wanted.start AND occurred_at < wanted.until"
+_LIVE = "reverses IS NULL AND status <> 'cancelled' AND reversed < amount AND (wanted.unit = '' OR unit = wanted.unit)"
+_OF_EVENTS = """FROM (SELECT id FROM event WHERE {mine} AND {occurred} OFFSET 0) AS mine, LATERAL (
+        SELECT * FROM reward_action WHERE event_id = mine.id AND rule_key = wanted.rule_key OFFSET 0) AS action"""
 _ACTIONS = {
-    "recipient": f"""FROM reward_action AS action
-        WHERE action.user_id = wanted.subject AND (wanted.role = '' OR action.recipient_role = wanted.role)
-            AND {_MINE}""",
-    "rule": f"FROM reward_action AS action WHERE {_MINE}",
-    "actor": f"""FROM event JOIN reward_action AS action ON action.event_id = event.id
-        WHERE event.actor_user_id = wanted.subject AND {_MINE}""",
-    "subject": f"""FROM event JOIN reward_action AS action ON action.event_id = event.id
-        WHERE event.primary_subject_user_id = wanted.subject AND {_MINE}""",
-    "party": f"""FROM event JOIN reward_action AS action ON action.event_id = event.id
-        WHERE event.parties <> '{{}}' AND {_MINE} AND (
-            event.parties @> jsonb_build_object(wanted.role, wanted.subject)
-            OR event.parties @> jsonb_build_object(wanted.role, jsonb_build_array(wanted.subject)))""",
+    "recipient": f"""FROM (
+        SELECT * FROM reward_action WHERE user_id = wanted.subject AND rule_key = wanted.rule_key OFFSET 0) AS action
+        WHERE (wanted.role = '' OR recipient_role = wanted.role) AND {_OCCURRED} AND {_LIVE}""",
+    "rule": f"FROM reward_action WHERE rule_key = wanted.rule_key AND {_OCCURRED} AND {_LIVE}",
+} | {
+    scope: f"{_OF_EVENTS.format(mine=mine, occurred=_OCCURRED)} WHERE {_LIVE}"
+    for scope, mine in {
+        "actor": "actor_user_id = wanted.subject",
+        "subject": "primary_subject_user_id = wanted.subject",
+        "party": """parties <> '{}' AND (parties @> jsonb_build_object(wanted.role, wanted.subject)
+            OR parties @> jsonb_build_object(wanted.role, jsonb_build_array(wanted.subject)))""",
+    }.items()
 }
+"""The actions that a limit is about. `OFFSET 0` keeps the planner to the index of the subject: by a rule's own index it
+would read all that the rule ever gave, for each subject anew, and it does so where a table has no statistics yet."""
 USED = {
     scope: f"""
 SELECT wanted.key, used.uses, used.amount {_WANTED}, LATERAL (
-    SELECT count(DISTINCT action.event_id) AS uses, coalesce(sum(action.amount - action.reversed), 0) AS amount
-    {actions}
+    SELECT count(DISTINCT event_id) AS uses, coalesce(sum(amount - reversed), 0) AS amount {actions}
 ) AS used
 """
     for scope, actions in _ACTIONS.items()
@@ -66,8 +69,7 @@ SELECT wanted.key, used.uses, used.amount {_WANTED}, LATERAL (
 ENTRIES = {
     scope: f"""
 SELECT wanted.key, given.occurred_at, given.amount {_WANTED}, LATERAL (
-    SELECT min(action.occurred_at) AS occurred_at, sum(action.amount - action.reversed) AS amount {actions}
-    GROUP BY action.event_id
+    SELECT min(occurred_at) AS occurred_at, sum(amount - reversed) AS amount {actions} GROUP BY event_id
 ) AS given
 """
     for scope, actions in _ACTIONS.items()
@@ -80,6 +82,8 @@ LEFT JOIN reward_action AS action
     ON action.budget = wanted.name AND action.unit = wanted.unit AND action.reverses IS NULL
 GROUP BY wanted.key
 """
+
+_encode_json = msgspec.json.Encoder(decimal_format="number").encode
 
 EXPOSE = """
 INSERT INTO exposure (experiment, user_id, arm, propensity, rule_key, event_id, ruleset_version, first_at)
@@ -112,7 +116,9 @@ async def lock(connection: Connection, keys: Iterable[str]) -> dict[str, LockedR
     wanted = sorted(keys)
     if not wanted:
         return {}
-    await connection.execute(MAKE_ROWS, wanted)
+    known = {row["key"] for row in await connection.fetch(KNOWN_ROWS, wanted)}
+    if missing := [key for key in wanted if key not in known]:
+        await connection.execute(MAKE_ROWS, missing)
     return {
         row["key"]: LockedRow(StateValue(Decimal(row["value"]), row["detail"]), row["computed_at"])
         for row in await connection.fetch(LOCK_ROWS, wanted)
@@ -162,10 +168,12 @@ async def save(connection: Connection, changes: Mapping[str, StateValue], comput
     """Writes the values of locked rows. `computed`: keys whose value was worked out anew in this transaction."""
     keys = sorted(changes)
     if keys:
-        await connection.execute(
-            SAVE_ROWS, keys, [changes[key].value for key in keys],
-            [changes[key].detail for key in keys], [key in computed for key in keys],
-        )  # fmt: skip
+        values, details = [str(changes[key].value) for key in keys], [_detail(changes[key]) for key in keys]
+        await connection.execute(SAVE_ROWS, keys, values, details, sorted(computed))
+
+
+def _detail(value: StateValue) -> str | None:
+    return None if value.detail is None else _encode_json(value.detail).decode()
 
 
 async def expose(connection: Connection, exposures: Sequence[tuple[Exposure, Any, int, datetime]]) -> None:

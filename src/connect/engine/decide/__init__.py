@@ -15,7 +15,6 @@ from typing import Any
 from msgspec import Struct
 
 from connect.engine.counters import keys_changed, keys_read
-from connect.engine.decide.claim import claim_keys
 from connect.engine.decide.give import Giving, safety_key, usage_of, windows_of
 from connect.engine.decide.state import Cascade, LinkKeys, Reading, State
 from connect.engine.decide.take_back import Taking, keys_given_back
@@ -88,9 +87,9 @@ def claims(weighed: Weighed) -> Claimable:
     for _, verdict in weighed.verdicts:
         if not isinstance(verdict, Candidate):
             continue
-        found, others = claim_keys(verdict, weighed.event)
-        slots.update((slot.key, slot) for slot in found)
-        keys.update(others)
+        slots.update((slot.key, slot) for found in verdict.slots for slot in found)
+        if verdict.compiled.budget is not None:
+            keys.add(verdict.compiled.budget.key)
         keys.update(
             safety_key(weighed, effect.effect.unit) for effect, _ in verdict.gifts if effect.day_cap is not None
         )

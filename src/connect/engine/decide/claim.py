@@ -5,7 +5,7 @@ left), and a later, smaller one may still fit.
 """
 
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import ROUND_DOWN, Decimal
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from connect.engine.amounts import CONTEXT, format_amount, minus, plus
 from connect.engine.compile import CompiledBudget, CompiledEffect
 from connect.engine.decide.gifts import Gift
 from connect.engine.decide.weigh import Candidate
-from connect.engine.limits import ONE, Meter, Periods, Slot, fits_window, slot, slots_of, subjects
+from connect.engine.limits import ONE, Slot, fits_window
 from connect.engine.state import ZERO, Memory, StateValue
 from connect.model import EconomicEvent
 
@@ -48,7 +48,6 @@ class Claims:
         self.event = event
         self._memory = memory
         self._read = read
-        self._periods = Periods(event.occurred_at)
         self._seen: set[str] = set()
 
     def admit(self, candidate: Candidate) -> tuple[list[tuple[CompiledEffect, Gift]], list[Denial]]:
@@ -59,8 +58,8 @@ class Claims:
         trying = _Trying(self, candidate)
         granted: list[tuple[CompiledEffect, Gift]] = []
         denials: list[Denial] = []
-        for effect, gift in candidate.gifts:
-            denial = trying.denial(effect, gift)
+        for place, (effect, gift) in enumerate(candidate.gifts):
+            denial = trying.denial(effect, gift, candidate.slots[place] if candidate.slots else ())
             final = gift
             if denial is not None:
                 denials.append(denial)
@@ -74,11 +73,6 @@ class Claims:
             return [], denials
         trying.commit(claimed=True)
         return granted, denials
-
-    def slots(self, meters: tuple[Meter, ...], gift: Gift) -> Iterator[Slot]:
-        for meter in meters:
-            for subject in subjects(meter, self.event, gift.user_id, gift.role):
-                yield slot(meter, subject, self._periods)
 
     def stored(self, key: str) -> StateValue:
         found = self._memory.get(key)
@@ -105,18 +99,17 @@ class _Trying:
 
     def __init__(self, claims: Claims, candidate: Candidate) -> None:
         self._claims = claims
-        self._meters = candidate.compiled.meters
         self._budget = candidate.compiled.budget
         self._used: dict[str, Decimal] = {}
         self._slots: dict[str, Slot] = {}
-        self._touched: list[Slot] = []
+        self._touched: Sequence[Slot] = ()
         self._spent = ZERO
         self._closed = False
         """Whether this rule's gifts closed the budget."""
 
-    def denial(self, effect: CompiledEffect, gift: Gift) -> Denial | None:
-        self._touched = list(self._claims.slots(self._meters, gift))
-        for found in self._touched:
+    def denial(self, effect: CompiledEffect, gift: Gift, slots: Sequence[Slot]) -> Denial | None:
+        self._touched = slots
+        for found in slots:
             if not self._fits(found, gift):
                 return Denial("limited", self._over(found), gift, effect.effect.unit)
         if self._budget is None:
@@ -184,17 +177,3 @@ class _Trying:
             stored = self._claims.stored(self._budget.key)
             detail = {**(stored.detail or {}), "closed": True} if self._closed else stored.detail
             self._claims.put(self._budget.key, StateValue(plus(stored.value, spent), detail))
-
-
-def claim_keys(candidate: Candidate, event: EconomicEvent) -> tuple[list[Slot], list[str]]:
-    """The slots and the other keys a candidate may use up: what must be locked before `admit`."""
-    compiled = candidate.compiled
-    found = list(
-        slots_of(
-            compiled.meters,
-            event,
-            ((gift.user_id, gift.role) for _, gift in candidate.gifts),
-            Periods(event.occurred_at),
-        )
-    )
-    return found, [] if compiled.budget is None else [compiled.budget.key]

@@ -20,7 +20,7 @@ from connect.engine.decide.state import Reading, State
 from connect.engine.decide.uncount import Uncounted, take_out, uncounted
 from connect.engine.expression import Activation, Failed, Missing
 from connect.engine.index import Plan, Rulebook
-from connect.engine.limits import parties
+from connect.engine.limits import Periods, Slot, parties, slot, subjects
 from connect.engine.state import ZERO
 from connect.engine.variants import Assignment, assign
 from connect.model import EconomicEvent, RuleTrace, Warning_
@@ -36,6 +36,8 @@ class Candidate(Struct, frozen=True):
     arm: Assignment | None = None
     by: str = ""
     """The user its variant was chosen by."""
+    slots: tuple[tuple[Slot, ...], ...] = ()
+    """Of each gift: what it uses up of the rule's limits; two limits may share one. Empty where the rule has none."""
 
     @property
     def total(self) -> Decimal:
@@ -198,11 +200,25 @@ class _Weighing:
             activation = activation.bind({"variant": arm.values})
             values = {**values, **activation.values_read(("variant.name",))}
         try:
-            return Candidate(compiled, self._gifts(compiled, activation), values, arm, by)
+            gifts = self._gifts(compiled, activation)
         except Stopped as stopped:
             if stopped.field is not None:
                 self._warn_of_missing(key, None, stopped.field)
             return RuleTrace(key, stopped.outcome, None, values, stopped.detail)
+        return Candidate(compiled, gifts, values, arm, by, self._slots(compiled, gifts) if compiled.meters else ())
+
+    def _slots(
+        self, compiled: CompiledRule, gifts: tuple[tuple[CompiledEffect, Gift], ...]
+    ) -> tuple[tuple[Slot, ...], ...]:
+        periods = Periods(self.event.occurred_at)
+        return tuple(
+            tuple(
+                slot(meter, subject, periods)
+                for meter in compiled.meters
+                for subject in subjects(meter, self.event, gift.user_id, gift.role)
+            )
+            for _, gift in gifts
+        )
 
     def _assigned(self, compiled: CompiledRule) -> tuple[Assignment, str] | HeldOut | RuleTrace:
         """The arm of the rule's experiment that the user is in."""
