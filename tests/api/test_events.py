@@ -287,6 +287,16 @@ async def test_bulk_replay_counts_first_and_refuses_another_count(api: Api) -> N
     assert len((await api.get("/internal/reward-actions")).json["items"]) == 5
 
 
+async def test_a_replay_is_refused_while_a_counter_is_built_and_not_a_moment_longer(api: Api) -> None:
+    path = f"/internal/events/{(await api.post('/internal/events', EXAMPLE)).json['event']['id']}/replay"
+    rules = {"version": 1, "counters": {"orders": {"event_type": "purchase.completed", "of": "actor", "kind": "count"}}}
+    assert (await api.call("PUT", "/internal/ruleset", rules)).status == 200
+    assert (await api.post(path)).status == 409
+    async with api.runtime.pool.acquire() as connection:
+        await connection.execute("UPDATE counter SET status = 'live', live_at = now()")
+    assert (await api.post(path)).status == 200
+
+
 async def test_a_flood_over_the_queue_is_shed_with_a_word_on_when_to_come_back(database_url: str) -> None:
     async with serving(database_url, queue_max=1) as api:
         reply = await api.post("/internal/events/batch", [event(f"e{n}") for n in range(2)])

@@ -10,7 +10,17 @@ from litestar.params import FromPath
 from msgspec import Struct
 
 from connect.api.auth import Caller
-from connect.api.wire import AnyRequest, caller, check_limit, read_bulk, read_query, responses, rulebook, runtime
+from connect.api.wire import (
+    AnyRequest,
+    caller,
+    check_limit,
+    newest_rulebook,
+    read_bulk,
+    read_query,
+    responses,
+    rulebook,
+    runtime,
+)
 from connect.engine.explain import Read, SpelledOut, spell_out
 from connect.errors import CountChanged, Invalid, Located, NotFound
 from connect.intake.backlog import replay
@@ -120,13 +130,16 @@ async def show_trace(request: AnyRequest, event_id: FromPath[UUID]) -> TraceAnsw
     tags=["events"],
     status_code=200,
     summary="Decide a fact again by the live rules",
-    responses=responses(401, 403, 404, 429, 503),
+    responses=responses(401, 403, 404, 409, 429, 503),
 )
 async def replay_event(request: AnyRequest, event_id: FromPath[UUID]) -> EventWithActions:
-    """Rules that already gave for it are left out; nothing is given twice. Mends a failed event."""
+    """Rules that already gave for it are left out; nothing is given twice. Mends a failed event.
+
+    409 for a decided event while a counter is built from history.
+    """
     async with runtime(request).pool.acquire() as connection:
         await find_event(request, connection, event_id)
-        await replay(connection, [event_id], rulebook(request), runtime(request).settings.undo)
+        await replay(connection, [event_id], await newest_rulebook(request), runtime(request).settings.undo)
     return await show_event.fn(request, event_id)
 
 
@@ -156,9 +169,9 @@ async def replay_events(request: AnyRequest) -> dict[str, int]:
         if order.expect != len(ids):
             sentence = f"the filter now matches {len(ids)} events, not {order.expect}: look again with dry_run"
             raise CountChanged(sentence, extra={"matched": len(ids)})
+        rules = await newest_rulebook(request)
         for start in range(0, len(ids), REPLAY_BATCH):
-            part = ids[start : start + REPLAY_BATCH]
-            await replay(connection, part, rulebook(request), runtime(request).settings.undo)
+            await replay(connection, ids[start : start + REPLAY_BATCH], rules, runtime(request).settings.undo)
     return {"matched": len(ids), "replayed": len(ids)}
 
 

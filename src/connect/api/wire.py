@@ -31,6 +31,13 @@ def rulebook(request: AnyRequest) -> Rulebook:
     return runtime(request).rules.rulebook
 
 
+async def newest_rulebook(request: AnyRequest) -> Rulebook:
+    """The same, looked up first: for what an operator asks after they saw it published, or a counter built."""
+    rules = runtime(request).rules
+    await rules.refresh()
+    return rules.rulebook
+
+
 def runtime(request: AnyRequest) -> Runtime:
     return request.app.state.runtime
 
