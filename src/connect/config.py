@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from connect.brokers import BROKER_SCHEMES, parse_address
 from connect.errors import Located, SettingsError
 from connect.jsonvalue import is_object
 from connect.model import LEASE_MARGIN_S, Target
@@ -19,7 +20,7 @@ BOOTSTRAP_KEY_LENGTH_MIN = 32
 PREFIX = "CONNECT_"
 NOT_SETTINGS = {"CONNECT_ENV", "CONNECT_FAILPOINT", "CONNECT_URL", "CONNECT_API_KEY", "CONNECT_SANDBOX_SECRET"}
 """Read elsewhere: by the failpoints and by the commands that are clients of the API."""
-TARGET_SCHEMES = {"http", "https"}
+TARGET_SCHEMES = BROKER_SCHEMES | {"http", "https"}
 
 
 class JwtSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +36,26 @@ class JwtSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     )
     scope_claim: str = "scope"
     """Holds scopes, as a list or separated by spaces."""
+
+
+class BusSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """`[bus.<name>]`: a stream, queue or subject whose messages are facts."""
+
+    url: str
+    """The scheme picks the broker."""
+    source: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    """Of messages that name none."""
+    source_bound: bool = False
+    """Messages that name another source than `source` are refused."""
+
+
+class SourceSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """`[sources.<name>]`: CloudEvents of this `source` are not ours; their `data` is mapped."""
+
+    data: Literal["context"] | None = None
+    """`context`: all of `data` is the event's context."""
+    map: dict[str, str] = {}
+    """Our field -> CEL over `data`: `{ actor_user_id = "data.buyer.id" }`."""
 
 
 class Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +80,10 @@ class Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     pool_size: Annotated[int, Meta(ge=2, le=200)] = 10
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     targets: dict[str, Target] = {}
+    bus: dict[str, BusSettings] = {}
+    """Streams whose messages are facts: `[bus.<name>]`."""
+    sources: dict[str, SourceSettings] = {}
+    """CloudEvents of others, by their `source`: `[sources.<name>]`."""
     jwt: JwtSettings | None = None
 
     @property
@@ -146,14 +171,38 @@ def _check(settings: Settings, *, testing: bool) -> None:
         raise SettingsError("settings: CONNECT_DATABASE_URL must start with postgresql://")
     if settings.jwt and (settings.jwt.jwks_url is None) == (settings.jwt.jwks_file is None):
         raise SettingsError("settings: [jwt] needs one of jwks_url and jwks_file")
+    for name, bus in settings.bus.items():
+        _check_address(f"bus.{name}.url", bus.url)
+        if bus.source_bound and bus.source is None:
+            raise SettingsError(f"settings: bus.{name}.source_bound needs bus.{name}.source")
     for name, target in settings.targets.items():
-        if urlsplit(target.url).scheme not in TARGET_SCHEMES:
-            raise SettingsError(
-                f"settings: targets.{name}.url must start with one of {sorted(TARGET_SCHEMES)} (followed by ://)"
-            )
+        _check_target(name, target)
         if any(not secret.startswith("whsec_") for secret in target.secret):
             raise SettingsError(f"settings: a secret of targets.{name} does not start with whsec_ (then base64)")
         if target.lease_margin_s != LEASE_MARGIN_S and not testing:
             raise SettingsError(
                 f"settings: targets.{name}.lease_margin_s is for tests (CONNECT_ENV=test); the lease is timeout_s + 20"
             )
+
+
+def _check_target(name: str, target: Target) -> None:
+    scheme = urlsplit(target.url).scheme
+    if scheme not in TARGET_SCHEMES:
+        raise SettingsError(
+            f"settings: targets.{name}.url must start with one of {sorted(TARGET_SCHEMES)} (followed by ://)"
+        )
+    over_broker = scheme in BROKER_SCHEMES
+    if over_broker:
+        _check_address(f"targets.{name}.url", target.url)
+    if target.results_url is not None:
+        _check_address(f"targets.{name}.results_url", target.results_url)
+    if target.complete_on is not None and over_broker == (target.complete_on == "answer"):
+        known = "accepted or result" if over_broker else "answer"
+        raise SettingsError(f"settings: targets.{name}.complete_on must be {known} over {scheme}")
+
+
+def _check_address(at: str, url: str) -> None:
+    try:
+        parse_address(url)
+    except SettingsError as error:
+        raise SettingsError(f"settings: {at}: {error.detail}") from error

@@ -24,6 +24,7 @@ DUE_ACTIONS = Gauge("connect_due_actions", "Actions due now (database-wide: max)
 BUDGET_USED = Gauge("connect_budget_used_ratio", "Used share of a budget (database-wide: max)", ["budget"])
 SAFETY_ALERTS = Counter("connect_safety_alerts_total", "Rails of the ruleset's `safety` that were passed")
 BUS_LAG = Gauge("connect_bus_lag", "Messages waiting on a bus", ["bus"])
+BUS_MESSAGES = Counter("connect_bus_messages_total", "Messages of a bus, by what became of them", ["bus", "result"])
 GROUP_COMMIT_SIZE = Histogram(
     "connect_group_commit_size", "Events in one commit", buckets=(1, 2, 5, 10, 20, 50, 100, 250, 500)
 )

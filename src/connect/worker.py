@@ -5,20 +5,29 @@ The composition root of the worker process. Any number of workers may run: claim
 
 import asyncio
 import contextlib
+import os
 import signal
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+import socket
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from connect.brokers import parse_address
 from connect.config import Settings
 from connect.dispatch.dispatcher import Dispatcher
+from connect.dispatch.results import ResultMessages
 from connect.engine.compile import budget_key
 from connect.errors import SettingsError
 from connect.intake.backlog import Backlog
+from connect.intake.bus import Bus, open_bus
+from connect.intake.bus.consumer import Consumer
+from connect.intake.bus.facts import Facts, terms_of
+from connect.intake.foreign import compile_sources
 from connect.intake.live import LiveRules
 from connect.intake.rebuild import Rebuilder
+from connect.intake.record import Recorder
 from connect.store.claims import due_by_target
 from connect.store.migrate import migrations, schema_version
 from connect.store.pool import open_pool
@@ -26,8 +35,8 @@ from connect.store.processes import heartbeat
 from connect.store.state import read_values
 from connect.telemetry import BUDGET_USED, DUE_ACTIONS, OLDEST_DUE_AGE, log
 
-Role = Literal["decide", "dispatch"]
-ROLES: tuple[Role, ...] = ("decide", "dispatch")
+Role = Literal["decide", "dispatch", "bus"]
+ROLES: tuple[Role, ...] = ("decide", "dispatch", "bus")
 GAUGES_EVERY_S = 5.0
 
 
@@ -67,15 +76,43 @@ async def _run_loops(
         loops.append(Rebuilder(pool, rules).run(stop))
     if "dispatch" in roles:
         loops.append(Dispatcher(pool, settings.targets).run(stop))
+    recorder = Recorder(pool, rules, queue_max=settings.queue_max, undo=settings.undo)
+    if "bus" in roles:
+        loops += [consumer.run(stop) for consumer in consumers(settings, pool, recorder)]
+    flusher = asyncio.create_task(recorder.run())
     followers = [asyncio.create_task(rules.follow()), asyncio.create_task(_measure(pool, settings, rules))]
     try:
         async with asyncio.TaskGroup() as group:
             for each in loops:
                 group.create_task(each)
     finally:
+        recorder.close()
+        await flusher
         for follower in followers:
             follower.cancel()
         await asyncio.gather(*followers, return_exceptions=True)
+
+
+def consumers(settings: Settings, pool: Any, recorder: Recorder) -> list[Consumer]:
+    """One for each bus, and one for each queue that a target's results come back on. Raises `SettingsError`."""
+    sources = compile_sources(settings.sources)
+    reader = f"{socket.gethostname()}-{os.getpid()}"
+
+    def at(url: str) -> Callable[[], Bus]:
+        address = parse_address(url)
+        open_bus(address, reader=reader)  # a client that is not installed is told at the start
+        return lambda: open_bus(address, reader=reader)
+
+    facts = [
+        Consumer(pool, name, at(bus.url), Facts(recorder, terms_of(bus, settings), sources, settings.processing).take)
+        for name, bus in settings.bus.items()
+    ]
+    results = [
+        Consumer(pool, name, at(target.results_url), ResultMessages(pool, name).take, kind="result")
+        for name, target in settings.targets.items()
+        if target.results_url is not None
+    ]
+    return facts + results
 
 
 async def _measure(pool: Any, settings: Settings, rules: LiveRules) -> None:

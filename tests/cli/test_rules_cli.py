@@ -149,6 +149,27 @@ async def test_applying_again_publishes_nothing(shell: Shell, file: Path):
     assert (await live(shell))[0] == 2
 
 
+async def test_rules_that_only_the_server_has_are_named_with_how_to_retire_them(shell: Shell, file: Path):
+    kept = "1 rule on the server is not in {} and stays: big-spender (--prune would retire it)\n"
+    for command in ("diff", "apply", "apply"):
+        ran = await shell("rules", command, str(file))
+        assert (ran.code, ran.err) == (Exit.OK, kept.format(file)), ran
+    file.write_text(ONE_MORE.replace("key: cashback", "key: money-back"))
+    checked = await shell("rules", "apply", str(file), "--check")
+    assert "2 rules on the server are not in " in checked.err
+    assert "and stay: big-spender, cashback (--prune would retire them)" in checked.err
+    machine = await shell("rules", "apply", str(file), "-o", "json")
+    assert (machine.json["kept"], machine.err) == (["big-spender", "cashback"], "")
+    pruned = await shell("rules", "apply", str(file), "--prune")
+    assert (pruned.code, pruned.err) == (Exit.OK, "")
+
+
+async def test_a_rename_that_says_what_the_rule_was_called_says_that_the_old_one_gives_too(shell: Shell, file: Path):
+    file.write_text(ONE_MORE.replace("key: cashback", "key: money-back\n    formerly: cashback"))
+    ran = await shell("rules", "apply", str(file), "--check")
+    assert ran.err.endswith("the server (version 1) differs from the file\n")
+
+
 async def test_pruning_retires_what_the_file_does_not_name(shell: Shell, file: Path):
     ran = await shell("rules", "apply", str(file), "--prune")
     assert "retire rule big-spender" in ran.out

@@ -202,6 +202,6 @@ async def test_a_claim_that_outlived_its_lease_unsent_is_not_sent(pool: Any):
         dispatcher = Dispatcher(pool, {"points": target})
         lane = Lane(target, HttpTransport(target), time.monotonic())
         with capture_logs() as lines:
-            await dispatcher._send(lane, held, claimed_at=time.monotonic() - target.lease_s)
+            await dispatcher._send(lane, [held], claimed_at=time.monotonic() - target.lease_s)
         assert points.requests == []
     assert [line["event"] for line in lines] == ["lease_lost_before_sending"]

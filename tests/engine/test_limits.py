@@ -75,6 +75,23 @@ def test_a_sliding_limit_holds_in_every_window_that_contains_the_event_later_one
     assert told.bought(at=NOON + timedelta(hours=8)) == "u1 +10"
 
 
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ({"per": "actor", "within": "6h", "uses": 1}, "a window of 6h would have more than 1 uses per actor"),
+        ({"per": "actor", "within": "90m", "amount": 15}, "a window of 90m would have more than 15 points per actor"),
+        ({"per": "recipient", "within": "48h", "uses": 1}, "a window of 2d would have more than 1 uses per recipient"),
+        ({"per": "rule", "within": "2w", "uses": 1}, "a window of 2w would have more than 1 uses in all"),
+        ({"per": "actor", "within": "45s", "uses": 1}, "a window of 45s would have more than 1 uses per actor"),
+    ],
+)
+def test_a_denial_by_a_sliding_window_says_its_length_once_and_as_it_is_written(limit: dict[str, Any], expected: str):
+    told = Told(limited(limit))
+    told.bought()
+    assert told.bought() == "limited"
+    assert told.details == [f"10 points for u1 (actor): {expected}"]
+
+
 @pytest.mark.parametrize("moment", [FIRST, LAST])
 def test_a_sliding_window_may_end_where_time_does(moment: datetime) -> None:
     told = Told(limited({"per": "actor", "within": "9999w", "uses": 1}))

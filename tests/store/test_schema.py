@@ -17,7 +17,7 @@ from connect.store.state import USED
 
 NOT_ON_THE_WIRE = {
     "event": {"fingerprint", "trace", "tries", "decide_at", "failure", "state"},
-    "reward_action": {"body", "retries", "give_up_at", "accepted_at"},
+    "reward_action": {"body", "retries", "give_up_at", "accepted_at", "lane_position"},
     "dispatch_attempt": {"action_id"},
     "api_key": {"secret_hash"},
     "ruleset_version": set[str](),

@@ -15,6 +15,7 @@ from connect.api.runtime import Runtime
 from connect.api.wire import BATCH_BODY_MAX
 from connect.config import Settings
 from connect.errors import SettingsError
+from connect.intake.foreign import compile_sources
 from connect.intake.live import LiveRules
 from connect.intake.record import Recorder
 from connect.store.pool import open_pool
@@ -23,6 +24,8 @@ from connect.store.processes import heartbeat
 
 def create_app(settings: Settings, database_url: str) -> Litestar:
     """An ASGI application on a migrated database: it opens its pool at its start and drains what it took at its end."""
+
+    sources = compile_sources(settings.sources)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
@@ -36,7 +39,7 @@ def create_app(settings: Settings, database_url: str) -> Litestar:
             rate_per_key=settings.rate_per_key,
             token_verifier=_token_verifier(settings),
         )
-        app.state.runtime = Runtime(settings, pool, live, recorder, authenticator)
+        app.state.runtime = Runtime(settings, pool, live, recorder, authenticator, sources)
         flusher, follower = asyncio.create_task(recorder.run()), asyncio.create_task(live.follow())
         try:
             async with heartbeat(pool, "api", lambda: live.rulebook.version):

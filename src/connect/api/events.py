@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -104,8 +105,7 @@ async def report_event(request: AnyRequest) -> Response[Any]:
     """Records the fact once and, inline, answers what it earned. CloudEvents in three forms are taken too."""
     kind = media_type(request)
     if kind == cloudevents.BATCHED:
-        items = _items(await read_body(request, BATCH_BODY_MAX))
-        return await _report_batch(request, [_guarded(cloudevents.from_structured, item) for item in items])
+        return await _report_batch(request, _cloud_events(request, await read_body(request, BATCH_BODY_MAX)))
     normal = normalize_for(request, *await _read_one(request, kind))
     [answer] = await runtime(request).recorder.submit([normal], _processing(request))
     if isinstance(answer, ConnectError):
@@ -128,7 +128,7 @@ async def report_batch(request: AnyRequest) -> Response[Any]:
     if kind == NDJSON:
         parsed = [_guarded(_from_line, line) for line in body.splitlines() if line.strip()]
     elif kind == cloudevents.BATCHED:
-        parsed = [_guarded(cloudevents.from_structured, item) for item in _items(body)]
+        parsed = _cloud_events(request, body)
     elif kind == JSON:
         parsed = [_guarded(_from_document, item) for item in _items(body)]
     else:
@@ -140,11 +140,11 @@ async def _read_one(request: AnyRequest, kind: str) -> Parsed:
     body = await read_body(request, BODY_MAX)
     headers = request.headers
     if kind == cloudevents.STRUCTURED:
-        return cloudevents.from_structured(decode_any(body))
+        return cloudevents.from_structured(decode_any(body), runtime(request).sources)
     if kind != JSON and not (kind == "" and cloudevents.is_binary(headers)):
         raise _wrong_media_type(kind, JSON, cloudevents.STRUCTURED, cloudevents.BATCHED)
     if cloudevents.is_binary(headers):
-        return cloudevents.from_binary(headers.items(), body)
+        return cloudevents.from_binary(headers.items(), body, runtime(request).sources)
     return decode_reported(body), {}
 
 
@@ -159,6 +159,11 @@ def _items(body: bytes) -> list[Any]:
     if not is_array(document):
         raise Invalid('send an array of events, or {"events": [...]}', errors=[Located("#", "must be an array")])
     return document
+
+
+def _cloud_events(request: AnyRequest, body: bytes) -> list[Any]:
+    parse = partial(cloudevents.from_structured, sources=runtime(request).sources)
+    return [_guarded(parse, item) for item in _items(body)]
 
 
 def _from_line(line: bytes) -> Parsed:

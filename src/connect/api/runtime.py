@@ -1,12 +1,14 @@
 """What the routes work with, made once by the composition root."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct, field
 
 from connect.api.auth import Authenticator
 from connect.config import Settings
+from connect.intake.foreign import Foreign
 from connect.intake.live import LiveRules
 from connect.intake.record import Recorder
 
@@ -17,5 +19,6 @@ class Runtime(Struct, frozen=True):
     rules: LiveRules
     recorder: Recorder
     authenticator: Authenticator
+    sources: Mapping[str, Foreign] = {}
     publishing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a change of the live rules is examined, so that writers of one process do not work in vain."""

@@ -9,7 +9,7 @@ import asyncio
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from random import random
@@ -30,7 +30,7 @@ from connect.dispatch.lifecycle import (
     settle,
     storable,
 )
-from connect.dispatch.targets.http import HttpTransport
+from connect.dispatch.targets import open_transport
 from connect.failpoint import reach
 from connect.model import ClaimedCommand, DispatchAttempt, Settlement, Target
 from connect.store import claims
@@ -74,7 +74,7 @@ class Dispatcher:
     ) -> None:
         self._pool = pool
         self._targets = dict(targets)
-        self._lanes = {name: Lane(target, HttpTransport(target), time.monotonic()) for name, target in targets.items()}
+        self._lanes = {name: Lane(target, open_transport(target), time.monotonic()) for name, target in targets.items()}
         self._poll_s, self._housekeeping_s, self._drain_s = poll_s, housekeeping_s, drain_s
         self._wake = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
@@ -121,43 +121,43 @@ class Dispatcher:
             commands = await claims.claim(connection, wanted)
         reach("claim.after")
         for name, slots in free.items():
-            self._lanes[name].took(sum(command.target == name for command in commands), slots)
-        for command in commands:
-            task = asyncio.create_task(self._send(self._lanes[command.target], command, at))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            lane = self._lanes[name]
+            for sending in lane.took([command for command in commands if command.target == name], slots):
+                task = asyncio.create_task(self._send(lane, sending, at))
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
 
-    async def _send(self, lane: Lane, command: ClaimedCommand, claimed_at: float) -> None:
-        """Sends one command outside any transaction; `claimed_at` is the monotonic time just before its claim."""
+    async def _send(self, lane: Lane, claimed: Sequence[ClaimedCommand], claimed_at: float) -> None:
+        """Sends outside any transaction; `claimed_at` is the monotonic time just before the claim of these."""
         started = time.monotonic()
-        started_at = _database_time(command, claimed_at, started)
         try:
-            if started_at >= command.lease_until:  # paused since the claim: by now it is another's to send
-                log.warning("lease_lost_before_sending", action_id=str(command.id), target=command.target, n=command.n)
-                return
-            answer = await self._answer(lane, command)
+            commands = [command for command in claimed if _still_ours(command, _since(command, claimed_at, started))]
+            answers = await self._answers(lane, commands) if commands else []
         finally:
             lane.freed()
             if lane.more:
                 self._wake.set()
         ended = time.monotonic()
-        if isinstance(answer.outcome, Retriable) and answer.outcome.holds_lane and answer.outcome.retry_after_s:
-            lane.hold(ended + min(answer.outcome.retry_after_s, RETRY_AFTER_CAP_S))
-        now = _database_time(command, claimed_at, ended)
-        settlement = settle(command, lane.target, answer.outcome, now, random())  # noqa: S311  spreads load, hides nothing
-        attempt = _attempt(command, answer, started_at, ended - started)
-        self._answered.append(Settled(command.target, settlement, attempt))
+        for command, answer in zip(commands, answers, strict=True):
+            outcome = answer.outcome
+            if isinstance(outcome, Retriable) and outcome.holds_lane and outcome.retry_after_s:
+                lane.hold(ended + min(outcome.retry_after_s, RETRY_AFTER_CAP_S))
+            now = _since(command, claimed_at, ended)
+            settlement = settle(command, lane.target, outcome, now, random())  # noqa: S311  spreads load, hides nothing
+            attempt = _attempt(command, answer, _since(command, claimed_at, started), ended - started)
+            self._answered.append(Settled(command.target, settlement, attempt))
         self._to_settle.set()
 
-    async def _answer(self, lane: Lane, command: ClaimedCommand) -> Answer:
+    async def _answers(self, lane: Lane, commands: Sequence[ClaimedCommand]) -> list[Answer]:
         try:
             reach("send.before")
-            (answer,) = await lane.transport.send([command])
+            answers = await lane.transport.send(commands)
             reach("send.after")
-        except Exception as error:  # a message: its fault stays its own, and it is asked again
-            log.error("sending_failed", action_id=str(command.id), target=command.target, n=command.n, **_trace())
-            return Answer(outcome=Retriable(f"internal: {_words(error)}"))
-        return answer
+        except Exception as error:  # a sending: its fault stays its own, and its commands are asked again
+            first = commands[0]
+            log.error("sending_failed", action_id=str(first.id), target=first.target, n=first.n, **_trace())
+            return [Answer(outcome=Retriable(f"internal: {_words(error)}"))] * len(commands)
+        return answers
 
     async def _settle_answers(self) -> None:
         """Group commit without a timer: each round writes whatever was answered while the last was written."""
@@ -258,7 +258,15 @@ class Dispatcher:
         self._wake.set()
 
 
-def _database_time(command: ClaimedCommand, claimed_at: float, now: float) -> datetime:
+def _still_ours(command: ClaimedCommand, now: datetime) -> bool:
+    """Whether its lease still runs; where this process stood still since the claim, it is another's to send by now."""
+    if now < command.lease_until:
+        return True
+    log.warning("lease_lost_before_sending", action_id=str(command.id), target=command.target, n=command.n)
+    return False
+
+
+def _since(command: ClaimedCommand, claimed_at: float, now: float) -> datetime:
     """The database's time, told by this machine's monotonic clock, so that skew between machines does not matter."""
     return command.claimed_at + timedelta(seconds=now - claimed_at)
 

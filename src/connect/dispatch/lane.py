@@ -1,8 +1,12 @@
 """One target's lane: how many of its commands may be on their way, and how soon the next may follow."""
 
-from connect.dispatch.targets.http import HttpTransport
-from connect.model import Target
+from collections.abc import Sequence
 
+from connect.dispatch.targets import Transport
+from connect.model import ClaimedCommand, Target
+
+CLAIM_MAX = 500
+"""Commands one claim takes for one lane: a crash leaves no more of them to their leases."""
 BURST_S = 0.1
 """A rate is kept by a token bucket that holds what comes in over this time, and at least one token."""
 
@@ -10,10 +14,10 @@ BURST_S = 0.1
 class Lane:
     """Lives in one process: `max_inflight` and `rate` hold for each dispatcher, so N of them send N times as much.
 
-    Times are of a monotonic clock, in seconds.
+    In flight are sendings; one may carry several commands. Times are of a monotonic clock, in seconds.
     """
 
-    def __init__(self, target: Target, transport: HttpTransport, now: float) -> None:
+    def __init__(self, target: Target, transport: Transport, now: float) -> None:
         self.target = target
         self.transport = transport
         self.more = True
@@ -27,7 +31,7 @@ class Lane:
         """How many commands may be claimed now."""
         if now < self._held_until:
             return 0
-        free = self.target.max_inflight - self._inflight
+        free = min((self.target.max_inflight - self._inflight) * self.transport.batch_max, CLAIM_MAX)
         return free if self.target.rate is None else min(free, int(self._fill(now, self.target.rate)))
 
     def next_slot_s(self, now: float) -> float | None:
@@ -37,10 +41,14 @@ class Lane:
             wait_s = max(wait_s, (1 - self._tokens) / self.target.rate)
         return wait_s if self.more and wait_s > 0 else None
 
-    def took(self, count: int, slots: int) -> None:
-        self._inflight += count
-        self._tokens -= count
-        self.more = count == slots
+    def took(self, commands: Sequence[ClaimedCommand], slots: int) -> list[Sequence[ClaimedCommand]]:
+        """What was claimed, in sendings of as many as one may carry; each of them ends with `freed`."""
+        most = self.transport.batch_max
+        sendings = [commands[start : start + most] for start in range(0, len(commands), most)]
+        self._inflight += len(sendings)
+        self._tokens -= len(commands)
+        self.more = len(commands) == slots
+        return sendings
 
     def freed(self) -> None:
         self._inflight -= 1

@@ -1,15 +1,63 @@
 """Taking in a target's report: lock, judge, write. The judging is `lifecycle.report`."""
 
+from collections.abc import Sequence
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
 
 from connect.dispatch.lifecycle import report
-from connect.errors import NotFound, TargetMismatch
+from connect.errors import Conflict, ConnectError, Invalid, Located, NotFound, TargetMismatch
 from connect.model import Disposition, ResultReport, RewardAction
 from connect.store.actions import release
 from connect.store.pool import Connection
 from connect.store.results import end_action, keep_report, lock_action
+
+
+class ResultMessage(ResultReport, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A result as a queue brings it: it says itself which action it is about."""
+
+    action_id: UUID
+
+    @property
+    def report(self) -> ResultReport:
+        return ResultReport(status=self.status, reference=self.reference, reason=self.reason)
+
+
+class _Message(Protocol):
+    @property
+    def body(self) -> bytes: ...
+
+
+class ResultMessages:
+    """Takes messages of one target's results queue in."""
+
+    def __init__(self, pool: Any, target: str) -> None:
+        self._pool, self._target = pool, target
+
+    async def take(self, messages: Sequence[_Message]) -> list[ConnectError | None]:
+        """For each message None where it did something or said what was known, or why it is refused for good."""
+        async with self._pool.acquire() as connection:
+            return [await self._take(connection, message.body) for message in messages]
+
+    async def _take(self, connection: Connection, body: bytes) -> ConnectError | None:
+        try:
+            said = decode_result(body)
+            action, disposition = await report_result(connection, said.action_id, said.report, self._target)
+        except (Invalid, NotFound, TargetMismatch) as error:
+            return error
+        if disposition in ("applied", "repeated"):
+            return None
+        return Conflict(f"action {action.id} is {action.status}: a report of `{said.status}` contradicts it")
+
+
+def decode_result(body: bytes) -> ResultMessage:
+    """Raises `Invalid` that says where and what."""
+    try:
+        return msgspec.json.decode(body, type=ResultMessage)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        sentence = f"the message is no result of the form {{action_id, status, reference, reason}}: {error}"
+        raise Invalid(sentence, errors=[Located("#", str(error))]) from error
 
 
 async def report_result(

@@ -5,10 +5,11 @@ attributes are kept as extensions and never refused for being unknown.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 from connect.errors import InvalidEvent, Located
+from connect.intake.foreign import Foreign
 from connect.intake.normalize import convert_reported, decode_any
 from connect.jsonvalue import is_object
 from connect.model import ReportedEvent
@@ -23,27 +24,34 @@ EXTENSION_LENGTH_MAX = 4096
 """Characters of one attribute: enough for a tracestate, too little to smuggle a body past its limit."""
 
 
-def from_structured(document: Any) -> tuple[ReportedEvent, dict[str, Any]]:
+Sources = Mapping[str, Foreign]
+"""Sources whose data is not ours but mapped."""
+NO_SOURCES: Final[Sources] = {}
+
+
+def from_structured(document: Any, sources: Sources = NO_SOURCES) -> tuple[ReportedEvent, dict[str, Any]]:
     """The fact and the extension attributes. Raises `InvalidEvent`."""
     if not is_object(document):
         raise _wrong("#", "a CloudEvent is a JSON object")
     attributes = {name: value for name, value in document.items() if name not in {"data", "data_base64"}}
     if document.get("data_base64") is not None:
         raise _wrong("#/data_base64", "binary data is not taken; send JSON in `data`")
-    return _assemble(attributes, document.get("data"))
+    return _assemble(attributes, document.get("data"), sources)
 
 
-def from_binary(headers: Iterable[tuple[str, str]], body: bytes) -> tuple[ReportedEvent, dict[str, Any]]:
+def from_binary(
+    headers: Iterable[tuple[str, str]], body: bytes, sources: Sources = NO_SOURCES
+) -> tuple[ReportedEvent, dict[str, Any]]:
     """`headers` in lower case; attributes come percent-encoded in `ce-*`. Raises `InvalidEvent`, `NotJson`."""
     attributes = {name[3:]: unquote(value) for name, value in headers if name.startswith("ce-")}
-    return _assemble(attributes, decode_any(body) if body.strip() else None)
+    return _assemble(attributes, decode_any(body) if body.strip() else None, sources)
 
 
 def is_binary(headers: Mapping[str, str]) -> bool:
     return "ce-specversion" in headers or "ce-id" in headers
 
 
-def _assemble(attributes: dict[str, Any], data: Any) -> tuple[ReportedEvent, dict[str, Any]]:
+def _assemble(attributes: dict[str, Any], data: Any, sources: Sources) -> tuple[ReportedEvent, dict[str, Any]]:
     if attributes.get("specversion") != "1.0":
         raise _wrong("#/specversion", f'must be "1.0", not {attributes.get("specversion")!r}')
     content_type = attributes.get("datacontenttype") or "application/json"
@@ -55,7 +63,10 @@ def _assemble(attributes: dict[str, Any], data: Any) -> tuple[ReportedEvent, dic
     data = {} if data is None else data
     if not is_object(data):
         raise _wrong("#/data", "must be an object with actor_user_id, primary_subject_user_id, parties and context")
-    if unknown := data.keys() - DATA_FIELDS:
+    foreign = sources.get(str(attributes["source"]))
+    if foreign is not None:
+        data = foreign.read(data)
+    elif unknown := data.keys() - DATA_FIELDS:
         raise _wrong(f"#/data/{sorted(unknown)[0]}", f"is not one of {', '.join(sorted(DATA_FIELDS))}")
     reported = convert_reported({**{MAPPED[name]: attributes[name] for name in MAPPED if name in attributes}, **data})
     return reported, _extensions(attributes)

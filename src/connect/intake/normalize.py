@@ -41,6 +41,8 @@ class Terms(Struct, frozen=True, kw_only=True):
     """On what terms facts are taken from one reporter."""
 
     bound_source: str | None = None
+    """Another one in the event is refused."""
+    default_source: str = DEFAULT_SOURCE
     effects: Effects = "all"
     age_max_days: int = 90
     ahead_max_s: int = 600
@@ -175,11 +177,11 @@ def event_id(source: str, external_id: str, moment: datetime) -> UUID:
 
 
 def _source(reported: ReportedEvent, terms: Terms) -> str:
-    source = reported.source or terms.bound_source or DEFAULT_SOURCE
+    source = reported.source or terms.bound_source or terms.default_source
     _plain(source, "#/source")
     if terms.bound_source is not None and source != terms.bound_source:
         raise SourceMismatch(
-            f"this key reports for source {terms.bound_source!r} only, the event says {source!r}",
+            f"only source {terms.bound_source!r} is reported here, the event says {source!r}",
             errors=[Located("#/source", f"must be {terms.bound_source!r} or left out")],
         )
     return source

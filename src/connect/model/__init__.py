@@ -21,6 +21,7 @@ from connect.model.actions import (
     RewardAction,
     Settlement,
 )
+from connect.model.dead import DeadEvent, DeadKind
 from connect.model.decisions import Decision, Exposure, Outcome, RuleTrace, TakenBack, Warning_
 from connect.model.facts import EconomicEvent, Effects, EventStatus, ReportedEvent
 from connect.model.rules import (
@@ -76,6 +77,8 @@ __all__ = [
     "CommandEvent",
     "CommandRule",
     "Counter",
+    "DeadEvent",
+    "DeadKind",
     "Decision",
     "DispatchAttempt",
     "Disposition",

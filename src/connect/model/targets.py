@@ -1,6 +1,6 @@
 """Services that pay."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -29,6 +29,11 @@ class Target(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     give_up_after_s: Annotated[float, Meta(gt=0, le=TEN_YEARS_S)] = 259_200
     attempts_max: Annotated[int, Meta(ge=1)] | None = None
     result_deadline_s: Annotated[float, Meta(gt=0, le=TEN_YEARS_S)] = 86_400
+    complete_on: Literal["answer", "accepted", "result"] | None = None
+    """What completes a command: over HTTP the target's `answer`; over a broker that the broker has it (`accepted`), or
+    only the target's `result`. Unset: `answer`; over a broker `result` where `results_url` is set, else `accepted`."""
+    results_url: str | None = None
+    """A queue, stream or subject that the target's results come back on."""
     undo: dict[Symbol, Symbol] = {}
     """The command that takes a command back: `{ credit = "debit" }`."""
     lease_margin_s: Annotated[float, Meta(gt=0, le=600)] = LEASE_MARGIN_S

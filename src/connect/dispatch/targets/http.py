@@ -68,6 +68,7 @@ class HttpTransport:
     def __init__(self, target: Target) -> None:
         """Raises `SettingsError` on an address or a secret that cannot work."""
         self._target = target
+        self.batch_max = 1
         self._keys = [signing_key(secret) for secret in target.secret]
         try:
             self._url = URL(target.url)

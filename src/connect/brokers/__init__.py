@@ -1,0 +1,5 @@
+"""What the bus in and the queues out share of each broker: its address, a client, and what exists there."""
+
+from connect.brokers.address import BROKER_SCHEMES, Address, BrokerMisconfigured, BrokerUnavailable, parse_address
+
+__all__ = ["BROKER_SCHEMES", "Address", "BrokerMisconfigured", "BrokerUnavailable", "parse_address"]
