@@ -26,6 +26,19 @@ Measure = Literal["uses", "amount"]
 ONE = Decimal(1)
 
 
+class Window(timedelta):
+    """The length of a sliding window; its text is as rulesets write it: `6h`, `90m`, `2w`."""
+
+    def __str__(self) -> str:
+        seconds = round(self.total_seconds())
+        size, letter = next((size, letter) for size, letter in _LETTERS if seconds % size == 0)
+        return f"{seconds // size}{letter}"
+
+
+_LETTERS = ((604_800, "w"), (86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+"""Seconds of each letter, longest first."""
+
+
 class Meter(Struct, frozen=True):
     """One measure of one limit, ready to be read."""
 
@@ -36,7 +49,7 @@ class Meter(Struct, frozen=True):
     role_only: bool
     """true: only what the role `per` gets is measured and denied; false: all that the rule gives."""
     every: Calendar | None
-    within: timedelta | None
+    within: Window | None
     zone: ZoneInfo
     cap: Decimal
     unit: str
@@ -45,9 +58,11 @@ class Meter(Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        whose = "" if self.per == "rule" else f" per {self.per}"
-        when = "ever" if self.every == "ever" else f"a {self.every}" if self.every else f"within {self.within}"
-        return f"{whose} {when}".strip()
+        """Whose and how often, after the cap and what is measured. A sliding window's length is said before these."""
+        if self.every is None:
+            return "in all" if self.per == "rule" else f"per {self.per}"
+        whose = "" if self.per == "rule" else f"per {self.per} "
+        return whose + (self.every if self.every == "ever" else f"a{'n' * (self.every == 'hour')} {self.every}")
 
 
 def meters(
@@ -56,7 +71,8 @@ def meters(
 ) -> tuple[Meter, ...]:  # fmt: skip
     """`roles`: the recipients that the rule's effects name; `durations`: each limit's `within`, parsed."""
     made: list[Meter] = []
-    for limit, within in zip(limits, durations, strict=True):
+    for limit, length in zip(limits, durations, strict=True):
+        within = None if length is None else Window(seconds=length.total_seconds())
         role_only = limit.per == "recipient" or limit.per in roles
         caps: list[tuple[Measure, Decimal]] = []
         if limit.uses is not None:
