@@ -41,7 +41,7 @@ def find_problems(text: str, live: Document | None = None) -> tuple[Document, li
             convert_ruleset(document.value)
             if live:
                 found = check_ruleset(convert_ruleset(_beside(live, value)), document.positions)
-                problems += _of_file(found, document.positions)
+                problems += [_hinted(problem, live, value) for problem in _of_file(found, document.positions)]
             else:
                 problems += check_ruleset(convert_ruleset(document.value), document.positions)
         except InvalidRuleset as error:
@@ -74,6 +74,19 @@ def _of_file(problems: list[RuleProblem], positions: Positions) -> list[RuleProb
                 replace(problem, message=f"with this file, on the server ({problem.pointer}): {problem.message}")
             )
     return told
+
+
+def _hinted(problem: RuleProblem, live: Document, wanted: Document) -> RuleProblem:
+    """What to do where a renamed rule still stands on the server, under the key it had before."""
+    *_, place, field = ["", *problem.pointer.split("/")]
+    mine: list[Document] = wanted.get("rules") or []
+    if field != "formerly" or problem.severity != "error" or int(place) >= len(mine):
+        return problem
+    renamed = mine[int(place)]
+    only_live = {_key(rule) for rule in live.get("rules") or ()} - {_key(rule) for rule in mine}
+    if renamed["formerly"] not in only_live:
+        return problem
+    return replace(problem, hint="the server still has that rule, and the file does not: --prune retires it")
 
 
 def _of_form(fault: Located) -> RuleProblem:

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from msgspec import Struct
 
 from connect.cli.local_rules import File, check, new, run_inline_tests
-from connect.cli.output import Cell, Exit, Output, fail, say, say_json, say_page, tell
+from connect.cli.output import Cell, Exit, Output, fail, printable, say, say_json, say_page, tell
 from connect.cli.remote import Answer, Params, Remote, remote, segment
 from connect.cli.rule_counters import rebuild_counters
 from connect.cli.rule_schemas import learn_schema
@@ -28,6 +28,8 @@ RULESET = "/internal/ruleset"
 VERSIONS = f"{RULESET}/versions"
 QUOTE = '"'
 YAML = "application/yaml"
+NAMED_MAX = 10
+"""Rules named that stay though the file has none of them: one team's file may be small beside the server's."""
 COLUMNS: dict[str, Cell] = {
     "VERSION": "version",
     "STATE": lambda row: "live" if row["live"] else "draft" if row["published_at"] is None else "",
@@ -47,6 +49,8 @@ class Plan(Struct, frozen=True):
     document: dict[str, Any]
     etag: str
     changes: list["Change"]
+    kept: list[str]
+    """Keys of rules that are live and stay, though the file does not name them."""
 
     @property
     def version(self) -> str:
@@ -72,7 +76,20 @@ def _plan_over(live: dict[str, Any], etag: str, file: str, text: str, *, prune: 
 
     wanted = read_checked(file, text, None if prune else live)
     document = wanted if prune else merge(live, wanted)
-    return Plan(live, document, etag, differences(live, document))
+    named = {rule["key"] for rule in wanted.get("rules") or ()}
+    kept = [] if prune else sorted({rule["key"] for rule in live.get("rules") or ()} - named)
+    return Plan(live, document, etag, differences(live, document), kept)
+
+
+def _tell_kept(file: str, kept: list[str]) -> None:
+    """A rule whose key was changed in the file goes on beside its successor, unless somebody notices."""
+    if not kept:
+        return
+    one = len(kept) == 1
+    named = ", ".join(kept[:NAMED_MAX]) + (f" and {len(kept) - NAMED_MAX} more" if len(kept) > NAMED_MAX else "")
+    which = "1 rule on the server is" if one else f"{len(kept)} rules on the server are"
+    stay, them = ("stays", "it") if one else ("stay", "them")
+    tell(printable(f"{which} not in {file} and {stay}: {named} (--prune would retire {them})"))
 
 
 @app.command
@@ -112,9 +129,11 @@ def diff(
         return asyncio.run(_diff_history(file, history, config, output, prune=prune))
     plan = _plan(remote(), file, prune=prune)
     if output == "json":
-        say_json({"version": int(plan.version), "changes": [_shown(change) for change in plan.changes]})
+        changes = [_shown(change) for change in plan.changes]
+        say_json({"version": int(plan.version), "changes": changes, "kept": plan.kept})
         return Exit.OK
     _say_changes(plan)
+    _tell_kept(file, plan.kept)
     return Exit.OK
 
 
@@ -165,9 +184,10 @@ def apply(
 ) -> int:
     """Make the server's rules those of a file: published as one new version, or nothing changes.
 
-    Rules and units that the server has and the file does not name stay, unless --prune. What is the same already is not
-    published again, and nothing is while a test is red. A change made on the server meanwhile ends it without an
-    effect: look again, run it again.
+    Rules and units that the server has and the file does not name stay, unless --prune; such rules are named, since one
+    whose key was changed in the file goes on beside its successor. What is the same already is not published again, and
+    nothing is while a test is red. A change made on the server meanwhile ends it without an effect: look again, run it
+    again.
 
     Examples:
 
@@ -185,14 +205,15 @@ def apply(
     if plan.changes:
         _refuse_red(file, plan.document)
     if check or not plan.changes:
-        return _say_plan(plan, output)
+        return _say_plan(file, plan, output)
     published = publish_over(api, plan.document, plan.etag, note)
     if output == "json":
-        say_json({**published, "changes": plan.words})
+        say_json({**published, "changes": plan.words, "kept": plan.kept})
         return Exit.OK
     for line in plan.words:
         say(line)
     say(f"published as version {published['version']}")
+    _tell_kept(file, plan.kept)
     return Exit.OK
 
 
@@ -211,15 +232,17 @@ def _refuse_red(file: str, document: dict[str, Any]) -> None:
     fail(Exit.FAILED, f"with {file} the ruleset has {what}: nothing was sent.")
 
 
-def _say_plan(plan: Plan, output: Output) -> int:
+def _say_plan(file: str, plan: Plan, output: Output) -> int:
     if output == "json":
-        say_json({"version": int(plan.version), "changes": plan.words})
-    elif plan.changes:
+        say_json({"version": int(plan.version), "changes": plan.words, "kept": plan.kept})
+        return Exit.USAGE if plan.changes else Exit.OK
+    if plan.changes:
         for line in plan.words:
             say(line)
         tell(f"the server (version {plan.version}) differs from the file")
     else:
         say(f"the server (version {plan.version}) has this already")
+    _tell_kept(file, plan.kept)
     return Exit.USAGE if plan.changes else Exit.OK
 
 
