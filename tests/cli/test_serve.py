@@ -1,9 +1,13 @@
 """What serves says in a sentence, and by its exit code, why it cannot start."""
 
 import socket
+from datetime import UTC, datetime, timedelta
+from shlex import quote
 
+import asyncpg
 import pytest
 
+from connect.store.keys import create_key, has_usable_key, revoke_key
 from tests.cli.shell import Shell
 from tests.conftest import free_port
 
@@ -23,3 +27,19 @@ async def test_exit_codes_tell_a_wrong_setting_from_a_database_that_is_away():
     away = f"CONNECT_DATABASE_URL=postgresql://127.0.0.1:1/none connect api --port {free_port()}"
     gone = await Shell().spawn(away)
     assert (gone.code, "the database does not answer" in gone.err) == (3, True)
+
+
+async def test_a_key_that_expired_or_was_revoked_lets_nothing_be_served_to_other_machines(
+    database_url: str, pool: asyncpg.Pool
+):
+    async with pool.acquire() as connection:
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        await create_key(connection, "expired", ["admin"], source=None, expires_at=past)
+        revoked, _ = await create_key(connection, "revoked", ["admin"], source=None)
+        await revoke_key(connection, revoked.id)
+        assert not await has_usable_key(connection)
+        script = f"timeout 30 connect api --host 0.0.0.0 --port {free_port()}"
+        ran = await Shell().spawn(f"export CONNECT_DATABASE_URL={quote(database_url)}; {script}")
+        assert (ran.code, "refusing to bind 0.0.0.0 without any credential" in ran.err) == (2, True), ran
+        await create_key(connection, "lasting", ["admin"], source=None, expires_at=past + timedelta(hours=1))
+        assert await has_usable_key(connection)

@@ -101,17 +101,17 @@ async def _serve_api(settings: Settings) -> None:
 
 
 async def _require_credential(settings: Settings, url: str) -> None:
-    """There is no default secret: what other machines can reach starts only where somebody holds a key."""
-    from connect.store.keys import list_keys
+    """There is no default secret: what other machines can reach starts only where somebody holds a usable key."""
+    from connect.store.keys import has_usable_key
     from connect.store.pool import open_pool
 
     if settings.bootstrap_key:
         return
     pool = await open_pool(url, size_max=1)
     async with pool.acquire() as connection:
-        live = [key for key in await list_keys(connection) if key.revoked_at is None]
+        usable = await has_usable_key(connection)
     await pool.close()
-    if live:
+    if usable:
         return
     if not is_loopback(settings.host):
         raise SettingsError(

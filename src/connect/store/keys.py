@@ -21,10 +21,9 @@ ADD = f"""
 INSERT INTO api_key (id, name, secret_hash, scopes, source, target, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
 RETURNING {KEY_COLUMNS}
 """
-BY_HASH = f"""
-SELECT {KEY_COLUMNS} FROM api_key
-WHERE secret_hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
-"""
+USABLE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
+BY_HASH = f"SELECT {KEY_COLUMNS} FROM api_key WHERE secret_hash = $1 AND {USABLE}"
+ANY_USABLE = f"SELECT EXISTS (SELECT FROM api_key WHERE {USABLE})"
 ALL = f"SELECT {KEY_COLUMNS} FROM api_key ORDER BY created_at"
 REVOKE = "UPDATE api_key SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 RETURNING id"
 USED = """
@@ -66,6 +65,11 @@ async def find_key(connection: Connection, secret: str) -> ApiKey | None:
 
 async def list_keys(connection: Connection) -> list[ApiKey]:
     return [_to_key(row) for row in await connection.fetch(ALL)]
+
+
+async def has_usable_key(connection: Connection) -> bool:
+    """Whether anybody could hold a key that `find_key` would find."""
+    return await connection.fetchval(ANY_USABLE)
 
 
 async def revoke_key(connection: Connection, key_id: UUID) -> None:
