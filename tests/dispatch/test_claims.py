@@ -153,7 +153,7 @@ async def test_a_flooded_lane_is_claimed_and_settled_by_index_at_50_000_rows(poo
     await pool.execute(FLOOD)
     await add_actions(pool, 20)
     await pool.execute("ANALYZE reward_action")
-    terms = [["nft", "points"], [20, 20], [30.0, 30.0], [9.0, 9.0], [None, None]]
+    terms = [["nft", "points"], [20, 20], [30.0, 30.0], [9.0, 9.0], [None, None], [False, False]]
     for mode in ("force_custom_plan", "force_generic_plan"):
         async with undone(pool) as connection:
             await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")

@@ -67,7 +67,8 @@ async def send_to(behave: Behaviour, **settings: Any) -> tuple[Answer, StandIn]:
         (415, b"", Refused("HTTP 415")),
         (422, b"", Refused("HTTP 422")),
         *[(status, b"", Misconfigured(f"HTTP {status}")) for status in TARGET_FAULTS],
-        *[(status, b"", Retriable(f"HTTP {status}")) for status in (408, 409, 425, 429, 500, 502, 503, 504, 599)],
+        *[(status, b"", Retriable(f"HTTP {status}")) for status in (408, 500, 502, 503, 504, 599)],
+        *[(status, b"", Retriable(f"HTTP {status}", alive=True)) for status in (409, 425, 429)],
         (409, b'{"id": "%s", "status": "completed", "reference": "r"}' % str(ID).encode(), Completed("r")),
         (409, b'{"id": "%s", "status": "completed"}' % str(ID).upper().encode(), Completed()),
         (409, b'{"id": "%s", "status": "pending"}' % str(ID).encode(), Retriable),
@@ -83,10 +84,10 @@ def test_an_answer_means_what_the_contract_says(status: int, body: bytes, expect
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (429, Retriable("HTTP 429", 7, holds_lane=True)),
+        (429, Retriable("HTTP 429", 7, holds_lane=True, alive=True)),
         (503, Retriable("HTTP 503", 7, holds_lane=True)),
         (500, Retriable("HTTP 500", 7, holds_lane=False)),
-        (409, Retriable("HTTP 409", 7, holds_lane=False)),
+        (409, Retriable("HTTP 409", 7, holds_lane=False, alive=True)),
     ],
 )
 def test_retry_after_is_for_the_command_and_on_429_and_503_for_the_lane(status: int, expected: Retriable):

@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 from msgspec import Struct
 
+from connect.dispatch.breaker import Gates, Sent
 from connect.dispatch.lane import Lane
 from connect.dispatch.lifecycle import (
     REASON_CHARACTERS_MAX,
@@ -34,6 +35,7 @@ from connect.dispatch.targets import open_transport
 from connect.failpoint import reach
 from connect.model import ClaimedCommand, DispatchAttempt, Settlement, Target
 from connect.store import claims
+from connect.store.targets import leave_probes
 from connect.telemetry import ACTIONS, ATTEMPT_SECONDS, ATTEMPTS, log
 
 POLL_S = 0.5
@@ -55,9 +57,13 @@ ROW_FAULTS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, Valu
 class Settled(Struct, frozen=True):
     """An answered attempt, waiting to be written."""
 
-    target: str
     settlement: Settlement
     attempt: DispatchAttempt
+    sent: Sent
+
+    @property
+    def target(self) -> str:
+        return self.sent.target
 
 
 class Dispatcher:
@@ -75,6 +81,7 @@ class Dispatcher:
         self._pool = pool
         self._targets = dict(targets)
         self._lanes = {name: Lane(target, open_transport(target), time.monotonic()) for name, target in targets.items()}
+        self._gates = Gates(self._targets)
         self._poll_s, self._housekeeping_s, self._drain_s = poll_s, housekeeping_s, drain_s
         self._wake = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
@@ -115,19 +122,39 @@ class Dispatcher:
         free = {name: slots for name, lane in self._lanes.items() if (slots := lane.slots(now)) > 0}
         if not free or len(self._answered) >= UNSETTLED_MAX:
             return
-        wanted = {name: claims.LaneClaim(slots=slots, target=self._targets[name]) for name, slots in free.items()}
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            wanted = await self._wanted(connection, free)
             at = time.monotonic()
-            commands = await claims.claim(connection, wanted)
+            commands = await claims.claim(connection, wanted) if wanted else []
+            idle = {name for name, lane in wanted.items() if lane.probes} - {command.target for command in commands}
+            if idle:
+                await leave_probes(connection, idle)
         reach("claim.after")
-        for name, slots in free.items():
+        for name, claim in wanted.items():
             lane = self._lanes[name]
-            for sending in lane.took([command for command in commands if command.target == name], slots):
-                task = asyncio.create_task(self._send(lane, sending, at))
+            for sending in lane.took([command for command in commands if command.target == name], claim.slots):
+                task = asyncio.create_task(self._send(lane, sending, at, is_probe=claim.probes))
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)
 
-    async def _send(self, lane: Lane, claimed: Sequence[ClaimedCommand], claimed_at: float) -> None:
+    async def _wanted(self, connection: Any, free: Mapping[str, int]) -> dict[str, claims.LaneClaim]:
+        """What to claim: all free slots of a healthy lane, one command of one that this process is to probe."""
+        now = time.monotonic()
+        if self._gates.is_stale(now):
+            await self._gates.refresh(connection, now)
+        through = {name: slots for name, slots in free.items() if self._gates.lets_through(name)}
+        probes = await self._gates.probes(connection, through)
+        return {
+            name: claims.LaneClaim(
+                slots=1 if name in probes else slots, target=self._targets[name], probes=name in probes
+            )
+            for name, slots in through.items()
+            if name in probes or not self._gates.is_half_open(name)
+        }
+
+    async def _send(
+        self, lane: Lane, claimed: Sequence[ClaimedCommand], claimed_at: float, *, is_probe: bool = False
+    ) -> None:
         """Sends outside any transaction; `claimed_at` is the monotonic time just before the claim of these."""
         started = time.monotonic()
         try:
@@ -145,7 +172,8 @@ class Dispatcher:
             now = _since(command, claimed_at, ended)
             settlement = settle(command, lane.target, outcome, now, random())  # noqa: S311  spreads load, hides nothing
             attempt = _attempt(command, answer, _since(command, claimed_at, started), ended - started)
-            self._answered.append(Settled(command.target, settlement, attempt))
+            sent = Sent(target=command.target, outcome=outcome, started_at=attempt.started_at, is_probe=is_probe)
+            self._answered.append(Settled(settlement, attempt, sent))
         self._to_settle.set()
 
     async def _answers(self, lane: Lane, commands: Sequence[ClaimedCommand]) -> list[Answer]:
@@ -195,7 +223,12 @@ class Dispatcher:
 
     async def _write(self, batch: list[Settled]) -> set[Any]:
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-            return await claims.settle(connection, [(settled.settlement, settled.attempt) for settled in batch])
+            applied = await claims.settle(connection, [(settled.settlement, settled.attempt) for settled in batch])
+            try:
+                await self._gates.tell(connection, [settled.sent for settled in batch])
+            except Exception as error:  # what is settled is settled: the next answers tell it again
+                log.warning("breaker_not_told", error=_words(error))
+        return applied
 
     async def _keep_house(self) -> None:
         while True:

@@ -57,6 +57,8 @@ class Retriable(Struct, frozen=True, tag="retriable"):
     retry_after_s: float | None = None
     holds_lane: bool = False
     """The wish of `retry_after_s` is meant for every command to this target, not for this one."""
+    alive: bool = False
+    """The target answered as one that works does (busy, not yet): no fault of its own."""
 
 
 Outcome = Completed | Accepted | Refused | Misconfigured | Retriable
@@ -68,6 +70,11 @@ class Answer(Struct, frozen=True, kw_only=True):
     outcome: Outcome
     status_code: int | None = None
     excerpt: str | None = None
+
+
+def is_fault(outcome: Outcome) -> bool:
+    """Whether it speaks against the target itself: what its breaker counts."""
+    return isinstance(outcome, Misconfigured) or (isinstance(outcome, Retriable) and not outcome.alive)
 
 
 def outcome_name(outcome: Outcome) -> str:

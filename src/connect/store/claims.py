@@ -22,8 +22,10 @@ _RETRIES = "(retries + (status = 'dispatched' AND accepted_at IS NULL)::integer)
 
 CLAIM = f"""
 WITH lane AS MATERIALIZED (
-    SELECT * FROM unnest($1::text[], $2::integer[], $3::float8[], $4::float8[], $5::integer[])
-        AS lane (target, slots, lease_s, give_up_after_s, attempts_max)
+    SELECT * FROM unnest($1::text[], $2::integer[], $3::float8[], $4::float8[], $5::integer[], $6::boolean[])
+        AS lane (target, slots, lease_s, give_up_after_s, attempts_max, probes)
+    WHERE NOT EXISTS (SELECT FROM target WHERE name = lane.target AND (
+        paused_at IS NOT NULL OR held_until > now() OR (open_until IS NOT NULL AND NOT probes)))
 )
 UPDATE reward_action AS action SET
     status = 'dispatched',
@@ -87,6 +89,7 @@ UPDATE reward_action SET
 WHERE id = ANY(ARRAY(
     SELECT action.id FROM lane JOIN reward_action AS action ON action.target = lane.target
     WHERE due_at <= now() AND (give_up_at <= now() OR {_RETRIES} >= lane.attempts_max)
+        AND NOT EXISTS (SELECT FROM target WHERE name = lane.target AND paused_at IS NOT NULL)
     LIMIT {GIVE_UP_BATCH}
     FOR UPDATE OF action SKIP LOCKED
 ))
@@ -120,6 +123,8 @@ class LaneClaim(Struct, frozen=True, kw_only=True):
 
     slots: int
     target: Target
+    probes: bool = False
+    """The breaker is half-open and this process is the one that tries: its claim is let through."""
 
 
 class Due(Struct, frozen=True, kw_only=True):
@@ -132,6 +137,8 @@ class Due(Struct, frozen=True, kw_only=True):
 async def claim(connection: Connection, lanes: Mapping[str, LaneClaim]) -> list[ClaimedCommand]:
     """Takes up to `slots` due actions of each lane, oldest due first; rows another process holds are passed by.
 
+    Nothing of a target that is paused, whose breaker is open or that asked for patience, whoever knows of it yet.
+
     An action of a target that is not among `lanes` stays where it is. A crash after the commit leaves the actions
     dispatched; they are claimed again when the lease ends.
     """
@@ -142,6 +149,7 @@ async def claim(connection: Connection, lanes: Mapping[str, LaneClaim]) -> list[
         [lane.target.lease_s for lane in lanes.values()],
         [lane.target.give_up_after_s for lane in lanes.values()],
         [lane.target.attempts_max for lane in lanes.values()],
+        [lane.probes for lane in lanes.values()],
     )
     return [ClaimedCommand(**dict(row)) for row in rows]
 

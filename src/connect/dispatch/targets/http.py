@@ -43,6 +43,7 @@ HTTP_SCHEMES = frozenset({"http", "https"})
 
 REFUSED = frozenset({400, 413, 415, 422})
 RETRIABLE = frozenset({408, 409, 425, 429})
+BUSY = frozenset({409, 425, 429})
 LANE_HELD = frozenset({429, 503})
 SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -155,7 +156,8 @@ def outcome_of(status: int, reply: bytes, wait_s: float | None, action_id: UUID)
     if status in REFUSED:
         return Refused(reason)
     if status in RETRIABLE or 500 <= status < 600:
-        return Retriable(reason, wait_s, holds_lane=status in LANE_HELD and wait_s is not None)
+        held = status in LANE_HELD and wait_s is not None
+        return Retriable(reason, wait_s, holds_lane=held, alive=status in BUSY)
     return Misconfigured(reason)
 
 
