@@ -52,7 +52,18 @@ WITH changed AS (
 SELECT * FROM changed
 """
 
-OPERABLE = "SELECT id FROM reward_action WHERE {guard} AND {condition} ORDER BY id"
+# Reversals of one original may each fit into what it has and not all together: as many go, by id, as fit.
+TOGETHER: dict[Operation, str] = {
+    "approve": """
+        reward_action.reverses IS NULL OR reward_action.frees_claim OR (
+            SELECT original.amount - original.reversed FROM reward_action AS original
+            WHERE original.id = reward_action.reverses
+        ) >= sum(amount) FILTER (WHERE NOT frees_claim) OVER (PARTITION BY reward_action.reverses ORDER BY id)""",
+}
+OPERABLE = """
+SELECT id FROM (SELECT id, {together} AS fits FROM reward_action WHERE {guard} AND {condition}) AS matching
+WHERE fits ORDER BY id
+"""
 EVENTS_BEHIND = """
 SELECT DISTINCT coalesce(original.event_id, action.event_id) AS event_id
 FROM reward_action AS action LEFT JOIN reward_action AS original ON original.id = action.reverses
@@ -84,12 +95,15 @@ FROM kept WHERE original.id = kept.id AND original.status <> 'cancelled'
 """
 UNSENT = "SELECT id FROM reward_action WHERE rule_key = $1 AND status = 'pending' AND attempts = 0 ORDER BY id"
 
-COUNT = "SELECT count(*) FROM reward_action WHERE {guard} AND {condition}"
+COUNT = f"SELECT count(*) FROM ({OPERABLE}) AS operable"
 
 # Locked in the order of ids; nothing is changed unless the count is the expected one.
 MANY = """
-WITH matched AS MATERIALIZED (
-    SELECT id FROM reward_action WHERE id = ANY($6) AND {guard} AND {condition} ORDER BY id FOR UPDATE
+WITH locked AS MATERIALIZED (
+    SELECT id, amount, reverses, frees_claim FROM reward_action
+    WHERE id = ANY($6) AND {guard} AND {condition} ORDER BY id FOR UPDATE
+), matched AS MATERIALIZED (
+    SELECT id FROM (SELECT id, {together} AS fits FROM locked AS reward_action) AS matching WHERE fits
 ), counted AS MATERIALIZED (
     SELECT count(*) AS matched FROM matched
 ), changed AS (
@@ -141,13 +155,13 @@ async def operate(
 async def count_operable(connection: Connection, operation: Operation, filters: ActionFilter) -> int:
     """How many actions match the filter and are in a state for it: what `operate_all` then expects."""
     condition, values = _condition(filters, first=1)
-    return await connection.fetchval(COUNT.format(guard=GUARDS[operation], condition=condition), *values)
+    return await connection.fetchval(_over(COUNT, operation, condition), *values)
 
 
 async def operable(connection: Connection, operation: Operation, filters: ActionFilter) -> list[UUID]:
     """The actions that match the filter and are in a state for it. Raises `Invalid` on an empty filter."""
     condition, values = _condition(filters, first=1)
-    rows = await connection.fetch(OPERABLE.format(guard=GUARDS[operation], condition=condition), *values)
+    rows = await connection.fetch(_over(OPERABLE, operation, condition), *values)
     return [row["id"] for row in rows]
 
 
@@ -175,7 +189,7 @@ async def operate_all(
     Raises `CountChanged` when they are not `expect`, `Invalid` on an empty filter.
     """
     condition, values = _condition(filters, first=7)
-    query = MANY.format(change=CHANGES[operation], guard=GUARDS[operation], condition=condition)
+    query = _over(MANY, operation, condition)
     detail: dict[str, Any] = {"count": expect, "filter": _given(filters)}
     matched = await connection.fetchval(query, expect, actor, operation, _checked(note), detail, list(only), *values)
     if matched != expect:
@@ -195,6 +209,15 @@ async def stop_rule(connection: Connection, key: str, pending: Pending, *, by: s
         return 0
     query = STOP.format(change=STOP_CHANGES[pending])
     return await connection.fetchval(query, key, by, _checked(note), {"pending": pending})
+
+
+def _over(query: str, operation: Operation, condition: str) -> str:
+    return query.format(
+        change=CHANGES[operation],
+        guard=GUARDS[operation],
+        together=TOGETHER.get(operation, "true"),
+        condition=condition,
+    )
 
 
 def _condition(filters: ActionFilter, first: int) -> tuple[str, list[Any]]:
