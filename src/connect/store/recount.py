@@ -3,33 +3,48 @@
 Everything is read in one snapshot, so rows that change meanwhile are no difference. Nothing is locked.
 """
 
+from collections import Counter as Multiset
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 from msgspec import Struct
 
-from connect.engine.counters import CompiledCounter, counted, item_key, total_key
+from connect.engine.counters import (
+    KEPT_PAST_WINDOW,
+    CompiledCounter,
+    apply,
+    counted,
+    generation_id,
+    total_key,
+)
 from connect.engine.expression import make_activation
 from connect.engine.index import Rulebook
 from connect.engine.limits import Meter, Slot
 from connect.engine.links import event_values, key_of_original, matches
 from connect.engine.periods import FIRST, Calendar, Period, period
+from connect.engine.state import Memory, StateValue
 from connect.errors import NotFound
 from connect.model import EconomicEvent, Ruleset
 from connect.store import state
 from connect.store.events import EVENT_COLUMNS, to_event
 from connect.store.pool import Connection
 from connect.store.rules import live_version, read_version
-from connect.store.standing import read_standing
+from connect.store.standing import read_counters, read_standing
 
 DEFINITION_PARTS = 7
 """Of a limit's key: `limit`, rule, measure, per, about, span, zone; then the period and the subject."""
 EVENTS_MAX = 2_000
-"""Of one user, to recount a counter: who has more is left out."""
+"""Of one party, to recount a counter: who has more is left out."""
+SHOWN_MAX = 200
+"""Characters of what a window or a streak holds."""
+UNDONE = "undone"
+"""In a key's fourth part: notes of what was taken out, which are no counter's value."""
+MICROSECOND = timedelta(microseconds=1)
 
 # Rows from before their limit was followed by all are worked out anew when they are next used: they prove nothing.
 LIMITS = """
@@ -38,12 +53,16 @@ JOIN state ON state.key >= live.definition || '|' AND state.key < live.definitio
 WHERE state.computed_at >= live.since ORDER BY random() LIMIT $3
 """
 COUNTERS = """
-SELECT key, value FROM unnest($1::text[]) AS live (id)
+SELECT key, value, detail FROM unnest($1::text[]) AS live (id)
 JOIN state ON key >= 'counter|' || id || '|' AND key < 'counter|' || id || '}' ORDER BY random() LIMIT $2
 """
 EVENTS = f"""
-SELECT {EVENT_COLUMNS} FROM event WHERE actor_user_id = $1 AND status = 'decided' ORDER BY received_at LIMIT $2
+SELECT {EVENT_COLUMNS}, state -> 'again' IS NOT NULL AS again FROM event
+WHERE {{mine}} AND status = 'decided' ORDER BY received_at LIMIT $2
 """
+MINE = {"actor": "actor_user_id = $1", "subject": "primary_subject_user_id = $1"}
+OF_PARTY = """parties <> '{}' AND (parties @> jsonb_build_object($3::text, $1::text)
+    OR parties @> jsonb_build_object($3::text, jsonb_build_array($1::text)))"""
 LINKS = "SELECT key, detail -> 'originals' AS originals FROM state WHERE key = ANY($1::text[])"
 
 
@@ -51,8 +70,8 @@ class Difference(Struct, frozen=True):
     """A row that does not hold what the stored facts come to."""
 
     key: str
-    held: Decimal
-    due: Decimal
+    held: Decimal | str
+    due: Decimal | str
 
     def __str__(self) -> str:
         return f"{self.key} holds {self.held}, due is {self.due}"
@@ -80,30 +99,54 @@ async def wrong_limits(connection: Connection, sample: int) -> list[Difference]:
     ]
 
 
+class _Row(Struct, frozen=True):
+    """What a counter holds under one key."""
+
+    counter: CompiledCounter
+    key: str
+    stored: StateValue
+
+
+class _Past(Struct, frozen=True):
+    event: EconomicEvent
+    again: bool
+    """Decided a second time: by which ruleset version the first time is not known any more."""
+
+
+class _Due(Struct, frozen=True):
+    """What a party's events come to in one counter, by the key of each row."""
+
+    memory: Memory
+    entries: Mapping[str, Multiset[tuple[int, str, str]]]
+    """Of sliding windows, forgotten ones included."""
+    newest: Mapping[str, int]
+    """The latest moment that a sliding window ever saw, in microseconds."""
+
+
 async def wrong_counters(connection: Connection, sample: int) -> list[Difference]:
-    """The same for rows of live counters of an actor's events; sliding windows and streaks keep more than a number."""
+    """The same for rows of live counters, counted again with the engine's own code from the party's stored events."""
     rulebook = await _rulebook(connection)
     counters = {
         counter.id: counter
         for counter in rulebook.counters.values()
-        if counter.id not in rulebook.standing.building and not counter.broken and _is_number(counter)
+        if counter.id not in rulebook.standing.building and not counter.broken
     }
-    rows = await connection.fetch(COUNTERS, sorted(counters), sample)
-    by_user: dict[str, list[tuple[CompiledCounter, str, Decimal]]] = defaultdict(list)
-    for row in rows:
-        _, identity, _, _, user = row["key"].split("|", 4)
-        by_user[user].append((counters[identity], row["key"], Decimal(row["value"])))
+    since = {generation_id(row.id, row.generation): row.since_version for row in await read_counters(connection)}
+    by_party: dict[tuple[str, str], list[_Row]] = defaultdict(list)
+    for row in await connection.fetch(COUNTERS, sorted(counters), sample):
+        _, identity, _, item, subject = row["key"].split("|", 4)
+        if item != UNDONE:
+            held = _Row(counters[identity], row["key"], StateValue(Decimal(row["value"]), row["detail"]))
+            by_party[held.counter.counter.of, subject].append(held)
     found: list[Difference] = []
-    for user, held in by_user.items():
-        events = [to_event(row) for row in await connection.fetch(EVENTS, user, EVENTS_MAX + 1)]
+    for (party, subject), rows in by_party.items():
+        events = await _events_of(connection, party, subject)
         if len(events) > EVENTS_MAX:
             continue
-        for counter in {counter.id: counter for counter, _, _ in held}.values():
-            due = await _recounted(connection, counter, events)
-            mine = [(key, value) for other, key, value in held if other.id == counter.id]
-            found += [
-                Difference(key, value, due.get(key, Decimal(0))) for key, value in mine if value != due.get(key, 0)
-            ]
+        for counter in {row.counter.id: row.counter for row in rows}.values():
+            due = await _due(connection, counter, events, since.get(counter.id, 0))
+            mine = (row for row in rows if due is not None and row.counter.id == counter.id)
+            found += [wrong for row in mine if due is not None and (wrong := _difference(row, due)) is not None]
     return found
 
 
@@ -144,30 +187,73 @@ def _period(label: str, every: Calendar, zone: ZoneInfo) -> Period | None:
     return found if found.label == label else None
 
 
-def _is_number(counter: CompiledCounter) -> bool:
-    written = counter.counter
-    return written.of == "actor" and written.kind != "streak" and counter.within is None and written.start == "history"
+async def _events_of(connection: Connection, party: str, subject: str) -> list[_Past]:
+    role = party.removeprefix("parties.")
+    arguments = (subject, EVENTS_MAX + 1) if party in MINE else (subject, EVENTS_MAX + 1, role)
+    rows = await connection.fetch(EVENTS.format(mine=MINE.get(party, OF_PARTY)), *arguments)
+    return [_Past(to_event(row), row["again"]) for row in rows]
 
 
-async def _recounted(
-    connection: Connection, counter: CompiledCounter, events: Sequence[EconomicEvent]
-) -> dict[str, Decimal]:
-    """What a user's events come to, by the key of each row; without those that were wholly taken back."""
-    taken = [event for event in events if matches(counter.counter.event_type, event.event_type)]
-    links = {event.id: None if counter.link is None else key_of_original(counter.link, event) for event in taken}
-    rows = await connection.fetch(LINKS, [key for key in links.values() if key is not None])
+async def _due(
+    connection: Connection, counter: CompiledCounter, events: Sequence[_Past], since_version: int
+) -> _Due | None:
+    """None where a counter that began at its publish cannot be recounted, as one of its events was replayed since."""
+    taken = [past for past in events if matches(counter.counter.event_type, past.event.event_type)]
+    if counter.counter.start == "publish":
+        taken = [past for past in taken if (past.event.ruleset_version or 0) >= since_version]
+        if any(past.again for past in taken):
+            return None
+    gone = await _taken_back(connection, counter, [past.event for past in taken])
+    memory, newest = Memory(), dict[str, int]()
+    entries: dict[str, Multiset[tuple[int, str, str]]] = defaultdict(Multiset)
+    for event in (past.event for past in taken):
+        parts = counted(counter, event, make_activation(event_values(event)))
+        for one in parts if counter.within is not None else ():
+            key = total_key(counter, one.label, one.subject)
+            newest[key] = max(one.at, newest.get(key, one.at))
+            entries[key][one.at, str(one.value), one.item] += event.id not in gone
+        if counter.within is None and event.id not in gone:
+            apply(counter, parts, memory)
+    return _Due(memory, entries, newest)
+
+
+async def _taken_back(connection: Connection, counter: CompiledCounter, events: Sequence[EconomicEvent]) -> set[Any]:
+    """Ids of the events that were wholly taken back: their links say who counts them still."""
+    if counter.link is None:
+        return set()
+    links = {event.id: key for event in events if (key := key_of_original(counter.link, event)) is not None}
+    rows = await connection.fetch(LINKS, sorted(set(links.values())))
     originals: dict[str, Any] = {row["key"]: row["originals"] or {} for row in rows}
-    sums: dict[str, Decimal] = defaultdict(Decimal)
-    items: dict[str, set[str]] = defaultdict(set)
-    for event in taken:
-        key = links[event.id]
-        if key is not None and counter.id not in originals.get(key, {}).get(str(event.id), ()):
-            continue
-        for one in counted(counter, event, make_activation(event_values(event))):
-            total = total_key(counter, one.label, one.subject)
-            if counter.items:
-                sums[item_key(counter, one)] += 1
-                items[total].add(one.item)
-            else:
-                sums[total] += one.value
-    return {**sums, **{key: Decimal(len(found)) for key, found in items.items()}}
+    return {one for one, key in links.items() if counter.id not in originals.get(key, {}).get(str(one), ())}
+
+
+def _difference(row: _Row, due: _Due) -> Difference | None:
+    if row.counter.within is not None:
+        return _window_difference(row, due)
+    should = due.memory.get(row.key)
+    if row.counter.counter.kind != "streak":
+        return None if row.stored.value == should.value else Difference(row.key, row.stored.value, should.value)
+    held, wanted = (_steps(value) for value in (row.stored, should))
+    return None if held == wanted else Difference(row.key, _shown(held), _shown(wanted))
+
+
+def _window_difference(row: _Row, due: _Due) -> Difference | None:
+    """What is older than a window still looks at may be there or be forgotten, which hangs on the order of receipt."""
+    held = Multiset((at, value, item) for at, value, item in (row.stored.detail or {}).get("entries", ()))
+    wanted = +due.entries.get(row.key, Multiset())
+    oldest = due.newest.get(row.key, 0) - ((row.counter.within or timedelta()) + KEPT_PAST_WINDOW) // MICROSECOND
+    kept = Multiset({entry: count for entry, count in wanted.items() if entry[0] >= oldest})
+    if held <= wanted and kept <= held:
+        return None
+    return Difference(row.key, _shown(sorted(held.elements())), _shown(sorted(wanted.elements())))
+
+
+def _steps(value: StateValue) -> dict[str, Any]:
+    """The runs of a streak, and how often a step was taken again."""
+    detail = value.detail or {}
+    return {"runs": [list(run) for run in detail.get("runs", ())], "more": detail.get("more", {})}
+
+
+def _shown(value: object) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
