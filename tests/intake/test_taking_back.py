@@ -1,13 +1,19 @@
 """Taking back where a person stands between: what is claimed meanwhile, and what may be sent again."""
 
+import asyncio
 from typing import Any
+from uuid import UUID
 
+import asyncpg
 import pytest
 
 from connect.dispatch.operating import operate
 from connect.errors import NotAllowedNow
+from connect.model import RewardAction
 from connect.store.claims import release_ended
-from tests.intake.rule_model import CASHBACK, HEAD, intake_on, purchase, refund
+from connect.store.pool import set_codecs
+from tests.conftest import eventually
+from tests.intake.rule_model import CASHBACK, HEAD, Intake, intake_on, purchase, refund
 
 
 async def test_a_reversal_that_a_person_cancels_leaves_the_claim_as_it_was(pool: Any) -> None:
@@ -71,3 +77,37 @@ async def test_what_a_refund_found_refused_is_not_sent_again_by_a_person(pool: A
             with pytest.raises(NotAllowedNow):
                 await operate(connection, intake.rules.rulebook, "retry", answer.actions[0].id, actor="ann")
         assert {(row[3], row[5]) for row in await intake.given()} == {("failed", False), ("cancelled", True)}
+
+
+async def test_a_refund_and_a_person_who_cancels_wait_for_each_other_and_never_in_a_circle(database_url: str) -> None:
+    """Both lock what is claimed, then the actions. With no lock_timeout, a circle would be a deadlock, and counted."""
+    pool = await asyncpg.create_pool(database_url, init=set_codecs, server_settings={"timezone": "UTC"})
+    watching: Any = await asyncpg.connect(database_url)
+
+    async def waiting(count: int) -> bool:
+        return await watching.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ) == count  # fmt: skip
+
+    async def cancel(intake: Intake, action_id: UUID) -> RewardAction:
+        async with pool.acquire() as connection:
+            return await operate(connection, intake.rules.rulebook, "cancel", action_id, actor="ann")
+
+    async with intake_on(pool, CASHBACK) as intake:
+        [answer] = await intake.report(purchase(1))
+        holding = watching.transaction()
+        await holding.start()
+        await watching.execute("SELECT FROM reward_action FOR UPDATE")
+        refunding = asyncio.create_task(intake.report(refund(1, of=1, part=500)))
+        await eventually(lambda: waiting(1))
+        cancelling = asyncio.create_task(cancel(intake, answer.actions[0].id))
+        await eventually(lambda: waiting(2))
+        await holding.rollback()
+        [refunded] = await refunding
+        assert (refunded.event.status, (await cancelling).status) == ("decided", "cancelled")
+        assert list((await intake.stored("limit|")).values()) == ["0", "0"]
+    await pool.close()  # whose processes tell what they counted as they end
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    await eventually(lambda: waiting(0))
+    assert await watching.fetchval(deadlocks) == 0
+    await watching.close()

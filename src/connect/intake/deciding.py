@@ -1,8 +1,9 @@
 """Decides events inside a transaction: locks and loads what they touch, and writes what deciding changes.
 
 The engine says which keys, three times over: links, then counters, then the limits and budgets that the rules would use
-(`engine.decide`). All transactions lock in that order and each kind sorted, so they wait for each other and never in a
-circle. An event that takes something back is decided in a transaction of its own, after what it takes back is stored.
+(`engine.decide`); then the actions that it may take back are locked. All transactions, also those of people, lock in
+that order and each kind sorted, so they wait for each other and never in a circle. An event that takes something back
+is decided in a transaction of its own, after what it takes back is stored.
 """
 
 import time
@@ -39,7 +40,7 @@ from connect.engine.links import Link, Original, originals_in, reversers_in
 from connect.engine.state import Memory
 from connect.model import Decision, EconomicEvent, RewardAction
 from connect.store import state as rows
-from connect.store.actions import lock_actions_of_events, lock_cascades, take_back
+from connect.store.actions import actions_of_events, lock_actions, lock_actions_of_events, read_cascades, take_back
 from connect.store.events import read_events
 from connect.telemetry import DECIDE_SECONDS, SAFETY_ALERTS, log
 
@@ -124,6 +125,7 @@ async def decide_run(
     weighed = [weigh(event, rulebook, state) for event, state in zip(events, states, strict=True)]
     weighing_s = time.perf_counter() - begun
     await loading.load_claims(weighed)
+    weighed = [await loading.stand(one) if one.state.reverses else one for one in weighed]
     now = await rows.database_now(connection)
     begun = time.perf_counter()
     moments = [now + place * MOMENT for place in range(len(weighed))]
@@ -184,10 +186,7 @@ class _Loading:
         await self._lock(
             {key for event, reading, gone in touched for key in counter_keys(event, self._rulebook, reading, gone)}
         )
-        return [
-            replace(state, reading=reading, cascades=await self._cascades(gone))
-            for state, reading, gone in zip(states, readings, found, strict=True)
-        ]
+        return [replace(state, reading=reading) for state, reading in zip(states, readings, strict=True)]
 
     async def _lock(self, keys: Iterable[str]) -> None:
         wanted = {key for key in keys if key not in self._memory.values}
@@ -217,11 +216,11 @@ class _Loading:
         )  # fmt: skip
 
     async def _link(self, key: str, event: EconomicEvent) -> Link:
-        """What the event takes back: its actions are locked as they stand."""
+        """What the event takes back. How its actions stand is settled by `stand`: until then they tell their claims."""
         stored = self._memory.get(key)
         counters = {UUID(found): names for found, names in originals_in(stored).items() if UUID(found) in self.known}
         counters.pop(event.id, None)
-        actions = await lock_actions_of_events(self._connection, sorted(counters)) if counters else {}
+        actions = await actions_of_events(self._connection, sorted(counters)) if counters else {}
         originals = [
             Original(self.known[found], tuple(actions[found]), tuple(names)) for found, names in counters.items()
         ]
@@ -230,17 +229,6 @@ class _Loading:
     def _reversers(self, key: str, event: EconomicEvent) -> tuple[EconomicEvent, ...]:
         found = (UUID(one) for one in reversers_in(self._memory.get(key)))
         return tuple(self.known[one] for one in found if one != event.id and one in self.known)
-
-    async def _cascades(self, gone: Sequence[Uncounted]) -> tuple[Cascade, ...]:
-        reading = readers(self._rulebook, gone)
-        users = sorted({part.subject for one in gone for part in one.parts})
-        if not reading or not users:
-            return ()
-        found = await lock_cascades(self._connection, sorted(reading), users)
-        events = await read_events(self._connection, [action.event_id for action, _, _ in found])
-        return tuple(
-            Cascade(action, events[action.event_id], counters, is_reversed) for action, counters, is_reversed in found
-        )
 
     # --- claims ---
 
@@ -278,6 +266,38 @@ class _Loading:
             found = await rows.spent(self._connection, budgets)
             self._memory.values.update(found)
             self._computed.update(found)
+
+    # --- actions that stood before ---
+
+    async def stand(self, weighed: Weighed) -> Weighed:
+        """What the event takes back, and what hung on it, locked as it stands: actions come after all state."""
+        links = weighed.state.reverses
+        originals = [original for link in links.values() for original in link.originals]
+        cascades = await self._cascades(weighed.gone)
+        if cascades:  # both kinds in one order
+            ids = {one.action.id for one in cascades} | {one.id for each in originals for one in each.actions}
+            await lock_actions(self._connection, sorted(ids))
+            cascades = await self._cascades(weighed.gone)
+        events = sorted({original.event.id for original in originals})
+        actions = await lock_actions_of_events(self._connection, events) if events else {}
+        standing = {
+            path: replace(
+                link, originals=tuple(replace(one, actions=tuple(actions[one.event.id])) for one in link.originals)
+            )
+            for path, link in links.items()
+        }
+        return replace(weighed, state=replace(weighed.state, reverses=standing, cascades=cascades))
+
+    async def _cascades(self, gone: Sequence[Uncounted]) -> tuple[Cascade, ...]:
+        reading = readers(self._rulebook, gone)
+        users = sorted({part.subject for one in gone for part in one.parts})
+        if not reading or not users:
+            return ()
+        found = await read_cascades(self._connection, sorted(reading), users)
+        events = await read_events(self._connection, [action.event_id for action, _, _ in found])
+        return tuple(
+            Cascade(action, events[action.event_id], counters, is_reversed) for action, counters, is_reversed in found
+        )
 
     async def write(self, decided: Sequence[Decided]) -> None:
         """What decisions change of state and of actions that stood before, and who met which variant."""

@@ -17,6 +17,7 @@ ACTIONS_OF_EVENTS = f"SELECT {ACTION_COLUMNS} FROM reward_action WHERE event_id 
 LOCK_ACTIONS_OF_EVENTS = f"""
 SELECT {ACTION_COLUMNS} FROM reward_action WHERE event_id = ANY($1) ORDER BY id FOR UPDATE
 """
+LOCK_ACTIONS = "SELECT FROM reward_action WHERE id = ANY($1) ORDER BY id FOR UPDATE"
 TAKE_BACK = """
 UPDATE reward_action AS action SET
     reversed = taken.reversed,
@@ -50,7 +51,7 @@ WHERE action.rule_key = ANY($1) AND action.reverses IS NULL AND action.status <>
     event.actor_user_id = ANY($2) OR event.primary_subject_user_id = ANY($2)
     OR (event.parties <> '{{}}' AND EXISTS (
         SELECT FROM jsonb_path_query(event.parties, '$.*[*]') AS party WHERE party #>> '{{}}' = ANY($2))))
-ORDER BY action.id FOR UPDATE OF action
+ORDER BY action.id
 """
 ACTION = f"SELECT {ACTION_COLUMNS} FROM reward_action WHERE id = $1"
 ATTEMPTS = """
@@ -125,7 +126,12 @@ async def lock_actions_of_events(connection: Connection, event_ids: Sequence[UUI
     return actions
 
 
-async def lock_cascades(
+async def lock_actions(connection: Connection, ids: Sequence[UUID]) -> None:
+    """In the order of ids, so that who locks several waits for others and never in a circle."""
+    await connection.execute(LOCK_ACTIONS, list(ids))
+
+
+async def read_cascades(
     connection: Connection, rules: Sequence[str], users: Sequence[str]
 ) -> list[tuple[RewardAction, dict[str, Any], bool]]:
     """Live actions of these rules in events that name these users, with the counters read, and whether reversed."""
