@@ -30,6 +30,8 @@ async def operations(api: Api) -> list[tuple[str, str, str]]:
         concrete = path.replace("{event_id}", str(uuid4())).replace("{action_id}", str(uuid4()))
         concrete = (
             concrete.replace("{key}", "nothing")
+            .replace("{name}", "nothing")
+            .replace("{dead_id}", str(uuid4()))
             .replace("{version}", "999")
             .replace("{operation}", "retry")
             .replace("{code}", "invalid")

@@ -7,7 +7,7 @@ from typing import Any
 
 from litestar import Litestar
 
-from connect.api import actions, counters, docs, event_search, events, health, rules, ruleset, schemas
+from connect.api import actions, counters, dead, docs, event_search, events, health, rules, ruleset, schemas, targets
 from connect.api.auth import Authenticator, Caller, guard
 from connect.api.openapi import openapi_json
 from connect.api.problems import HANDLERS, problem_page
@@ -60,6 +60,8 @@ def create_app(settings: Settings, database_url: str) -> Litestar:
         *counters.ROUTES,
         *schemas.ROUTES,
         *actions.ROUTES,
+        *targets.ROUTES,
+        *dead.ROUTES,
         *health.ROUTES,
         *docs.ROUTES,
         problem_page,

@@ -39,6 +39,8 @@ COMMANDS = {
     "rules": ("connect.cli.rules:app", "Rules as code: write, check, test, compare, apply, stop."),
     "events": ("connect.cli.events:app", "Send, import, explain and replay events."),
     "actions": ("connect.cli.actions:app", "List, retry, cancel, approve and reject reward actions."),
+    "dead": ("connect.cli.dead:app", "List, show, mend and replay what a bus brought and could not be recorded."),
+    "targets": ("connect.cli.targets:app", "List, pause, resume and recover targets."),
 }
 
 

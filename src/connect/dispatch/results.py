@@ -12,6 +12,7 @@ from connect.model import Disposition, ResultReport, RewardAction
 from connect.store.actions import release
 from connect.store.pool import Connection
 from connect.store.results import end_action, keep_report, lock_action
+from connect.telemetry import ACTIONS
 
 
 class ResultMessage(ResultReport, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -38,17 +39,21 @@ class ResultMessages:
     async def take(self, messages: Sequence[_Message]) -> list[ConnectError | None]:
         """For each message None where it did something or said what was known, or why it is refused for good."""
         async with self._pool.acquire() as connection:
-            return [await self._take(connection, message.body) for message in messages]
+            return [await take_result(connection, self._target, message.body) for message in messages]
 
-    async def _take(self, connection: Connection, body: bytes) -> ConnectError | None:
-        try:
-            said = decode_result(body)
-            action, disposition = await report_result(connection, said.action_id, said.report, self._target)
-        except (Invalid, NotFound, TargetMismatch) as error:
-            return error
-        if disposition in ("applied", "repeated"):
-            return None
-        return Conflict(f"action {action.id} is {action.status}: a report of `{said.status}` contradicts it")
+
+async def take_result(connection: Connection, target: str, body: bytes) -> ConnectError | None:
+    """Takes one result of a target in; why it is refused, where it is. Raises what the database raises."""
+    try:
+        said = decode_result(body)
+        action, disposition = await report_result(connection, said.action_id, said.report, target)
+    except (Invalid, NotFound, TargetMismatch) as error:
+        return error
+    if disposition == "applied":
+        ACTIONS.labels(action.target, action.status).inc()
+    if disposition in ("applied", "repeated"):
+        return None
+    return Conflict(f"action {action.id} is {action.status}: a report of `{said.status}` contradicts it")
 
 
 def decode_result(body: bytes) -> ResultMessage:
