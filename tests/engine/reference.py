@@ -267,7 +267,7 @@ class Reference:
         if given.attempts == 0 and after == given.amount:
             self.cancel(given, answer)
         elif given.attempts == 0 or given.status in ("pending", "dispatched"):
-            if not (given.attempts and terms.after_completion == "keep"):
+            if terms.after_completion != "keep":
                 self.reverse(given, by, part, "blocked", now, answer)
         elif given.failure == "exhausted":
             self.reverse(given, by, part, "awaiting_approval", now, answer)

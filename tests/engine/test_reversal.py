@@ -41,6 +41,17 @@ def test_a_part_of_what_was_never_sent_waits_for_its_end() -> None:
     assert (statuses(told), told.live(), told.reversals) == (["pending"], ["70"], [("blocked", "30")])
 
 
+def test_a_part_of_what_was_never_sent_is_kept_where_it_would_be_kept_once_completed() -> None:
+    """Amounts of commands are frozen, so it will be sent whole: only a refund of the whole comes before that."""
+    told = Told(one_to_one(reversal={**PART, "after_completion": "keep"}))
+    told.bought(amount=100)
+    told.refunded(part=30)
+    assert told.details == ["30 points of u1: kept, as its terms say"]
+    assert (statuses(told), told.live(), told.reversals) == (["pending"], ["100"], [])
+    assert told.refunded(part=70) == "u1 -100"
+    assert (statuses(told), told.live(), told.reversals) == (["cancelled"], ["0"], [])
+
+
 def test_the_whole_after_parts_cancels_what_waited() -> None:
     told = Told(one_to_one())
     told.bought(amount=100)

@@ -111,3 +111,17 @@ async def test_a_refund_and_a_person_who_cancels_wait_for_each_other_and_never_i
     await eventually(lambda: waiting(0))
     assert await watching.fetchval(deadlocks) == 0
     await watching.close()
+
+
+KEPT = CASHBACK.replace("original.context.amount }", "original.context.amount, after_completion: keep }")
+
+
+async def test_what_is_kept_once_completed_is_not_undone_for_a_part_refunded_before(pool: Any) -> None:
+    async with intake_on(pool, KEPT) as intake:
+        await intake.report(purchase(1))
+        await intake.report(refund(1, of=1, part=500))
+        await pool.execute("UPDATE reward_action SET status = 'completed', due_at = NULL, attempts = 1")
+        async with pool.acquire() as connection:
+            await release_ended(connection)
+        assert await intake.given() == [("cashback", "u1", "100", "completed", "0", False)]
+        assert list((await intake.stored("limit|")).values()) == ["100", "1"]

@@ -93,7 +93,7 @@ class Taking:
         """The state a reversal begins in; None where nothing is to be sent."""
         if action.status == "failed":
             return "awaiting_approval", "its effect is unknown: a person decides"
-        if terms.after_completion == "keep" and action.attempts:
+        if terms.after_completion == "keep":  # also of what will be sent yet: as a whole, since commands are frozen
             return None, "kept, as its terms say"
         if action.status != "completed":
             return "blocked", "waits for the original's end"
