@@ -28,8 +28,10 @@ class _Form(Struct, frozen=True):
 
 
 REDIS: Final = _Form("redis://host:6379/0?stream=NAME", "stream", frozenset({"group", "maxlen"}), "redis")
+SQS: Final = _Form("sqs://region/queue-name?endpoint=URL", "", frozenset({"endpoint"}), "sqs")
 
 FORMS: Final = {
+    "sqs": SQS,
     "redis": REDIS,
     "rediss": REDIS,
 }

@@ -27,6 +27,7 @@ class Transport(Protocol):
 
 
 TRANSPORTS: Final = {
+    "sqs": ("connect.dispatch.targets.sqs", "SqsTransport", "sqs"),
     "http": ("connect.dispatch.targets.http", "HttpTransport", ""),
     "https": ("connect.dispatch.targets.http", "HttpTransport", ""),
     "redis": ("connect.dispatch.targets.redis_streams", "RedisStreamTransport", "redis"),

@@ -57,6 +57,7 @@ class Bus(Protocol):
 
 
 ADAPTERS: Final = {
+    "sqs": ("connect.intake.bus.sqs", "SqsBus"),
     "redis": ("connect.intake.bus.redis_streams", "RedisStreamBus"),
     "rediss": ("connect.intake.bus.redis_streams", "RedisStreamBus"),
 }
