@@ -18,8 +18,9 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from connect.cli.output import Config
 from connect.cli.run import Running, banner, running, stop_event, until
-from connect.cli.serve import Config, settle_settings
+from connect.cli.serve import settle_settings
 from connect.config import Settings
 from connect.errors import Conflict, ConnectError
 from connect.telemetry import set_up_logging

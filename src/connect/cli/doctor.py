@@ -12,11 +12,8 @@ from typing import Annotated, Any
 import asyncpg
 import cyclopts
 import msgspec
-from rich.console import Console
-from rich.text import Text
 
-from connect.backtest.again import decide_again
-from connect.cli.output import Exit, Output, printable, say, say_json
+from connect.cli.output import Config, Exit, Output, printable, say, say_json
 from connect.cli.probe import Finding, Level, fail, ok, probe, warn
 from connect.config import Settings, load_settings
 from connect.errors import ConnectError, SettingsError
@@ -24,14 +21,12 @@ from connect.intake.normalize import Terms, decode_any, event_id, normalize
 from connect.model import EconomicEvent, ReportedEvent
 from connect.store import health
 from connect.store.embedded import running_url
-from connect.store.history import snapshot
 from connect.store.invariants import RESTORE
 from connect.store.keys import list_keys
 from connect.store.migrate import migrations, schema_version
-from connect.store.pool import set_codecs
+from connect.store.pool import CONNECT_TIMEOUT_S, set_codecs
 from connect.store.processes import GONE_AFTER_S, list_processes
 
-CONNECT_TIMEOUT_S = 5
 POSTGRES_MIN = 14
 SKEW_WARN_S = 2.0
 """Leases go by the database's clock, receipt and signatures by this machine's."""
@@ -44,16 +39,13 @@ FOLLOWED_WITHIN_S = 15.0
 KEY_EXPIRES_SOON_S = 7 * 86_400
 
 STYLES: dict[Level, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-ConfigPath = Annotated[
-    Path | None, cyclopts.Parameter(name=["--config", "-c"], help="Settings file (default: connect.toml).")
-]
 
 
 def doctor(
     *,
     replay: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=0))] = 0,
     output: Output = "table",
-    config: ConfigPath = None,
+    config: Config = None,
 ) -> int:
     """Check settings, targets, database and the tables' invariants; say what is wrong and what to do.
 
@@ -89,6 +81,9 @@ def _show(findings: list[Finding]) -> None:
 
 def _say_line(level: Level, text: str) -> None:
     if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.text import Text
+
         Console(highlight=False, soft_wrap=True).print(Text.assemble((f"{level:<5} ", STYLES[level]), printable(text)))
     else:
         say(f"{level:<5} {printable(text)}")
@@ -295,6 +290,9 @@ async def _derived(connection: Any) -> list[Finding]:
 
 async def _replayed(url: str, count: int) -> Finding:
     """Deciding stored events again must give the stored actions, or nobody could say why something was given."""
+    from connect.backtest.again import decide_again
+    from connect.store.history import snapshot
+
     async with snapshot(url) as connection:
         checked = await decide_again(connection, count)
     if not checked.different:

@@ -8,14 +8,13 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from cyclopts import App, Parameter
 
-from connect.cli.output import Cell, Exit, Output, Strings, fail, say, say_json, say_page, tell
+from connect.cli.output import Cell, Config, Exit, Output, Strings, fail, say, say_json, say_page, tell
 
 app = App(name="keys", help="Create, list and revoke API keys. Works on the database itself.", help_format="plaintext")
 
 SCOPE_DEFAULT = "events:write"
 UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 YEARS_MAX = 10
-CONNECT_TIMEOUT_S = 5
 COLUMNS: dict[str, Cell] = {
     "ID": "id",
     "NAME": "name",
@@ -25,7 +24,6 @@ COLUMNS: dict[str, Cell] = {
     "STATE": lambda row: _state(row),
     "LAST USED": "last_used_at",
 }
-Config = Annotated[Path | None, Parameter(name=["--config", "-c"], help="Settings file (default: connect.toml).")]
 T = TypeVar("T")
 
 
@@ -211,7 +209,7 @@ def _database_url(settings: Any) -> str:
 async def _work(url: str, work: Callable[[Any], Awaitable[T]]) -> T:
     import asyncpg
 
-    from connect.store.pool import set_codecs
+    from connect.store.pool import CONNECT_TIMEOUT_S, set_codecs
 
     try:
         connection: Any = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, cast
 
 from cyclopts import Parameter
@@ -29,6 +30,8 @@ Output = Annotated[
     Literal["table", "json"],
     Parameter(name=["--output", "-o"], help="table for people, json for machines.", show_choices=True),
 ]
+
+Config = Annotated[Path | None, Parameter(name=["--config", "-c"], help="Settings file (default: connect.toml).")]
 
 Cell = str | Callable[[Mapping[str, Any]], Any]
 """What a column shows: a field's name, or a function of the row."""

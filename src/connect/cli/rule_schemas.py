@@ -1,7 +1,5 @@
 """`connect rules learn-schema`: a section of a ruleset, written from what was reported."""
 
-import yaml
-
 from connect.cli.output import Exit, Output, say, say_json, tell
 from connect.cli.remote import remote
 
@@ -27,6 +25,8 @@ def learn_schema(event_type: str, /, *, sample: int = 2000, output: Output = "ta
     if output == "json":
         say_json(answer)
         return Exit.OK
+    import yaml
+
     section = {"schemas": {answer["event_type"]: answer["schema"]}}
     say(yaml.safe_dump(section, sort_keys=False, allow_unicode=True).rstrip("\n"))
     tell(f"learnt from {answer['sampled']} event(s)")

@@ -1,6 +1,5 @@
 """`connect rules`: rules as code, checked and tested here, published there."""
 
-import asyncio
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -126,6 +125,8 @@ def diff(
         Settings file (default: connect.toml), for --history.
     """
     if history is not None:
+        import asyncio
+
         return asyncio.run(_diff_history(file, history, config, output, prune=prune))
     plan = _plan(remote(), file, prune=prune)
     if output == "json":

@@ -13,8 +13,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from connect.cli.database import database
+from connect.cli.output import Config
 from connect.cli.processes import NotReady, ProcessTree, wait_ready
-from connect.cli.serve import Config, is_loopback, refuse_taken, settle_settings
+from connect.cli.serve import is_loopback, refuse_taken, settle_settings
 from connect.config import Settings
 from connect.errors import SettingsError
 from connect.telemetry import set_up_logging

@@ -7,21 +7,16 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Annotated, Any
-
-import cyclopts
+from typing import Any
 
 from connect.cli.garbage import collect_rarely
+from connect.cli.output import Config
 from connect.config import Settings, load_settings
 from connect.errors import SettingsError
 from connect.telemetry import log, set_up_logging
 
 GRACEFUL_SHUTDOWN_S = 25
 """Requests under way at SIGTERM get this long; orchestrators kill after 30 s."""
-
-Config = Annotated[
-    Path | None, cyclopts.Parameter(name=["--config", "-c"], help="Settings file (default: connect.toml).")
-]
 
 
 def settle_settings(config: Path | None, **overrides: object) -> Settings:

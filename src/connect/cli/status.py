@@ -7,14 +7,13 @@ import asyncpg
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from connect.cli.doctor import CONNECT_TIMEOUT_S, ConfigPath
-from connect.cli.output import Cell, Exit, Output, printable, say, say_json, say_table
+from connect.cli.output import Cell, Config, Exit, Output, printable, say, say_json, say_table
 from connect.config import Settings, load_settings
 from connect.store import health
 from connect.store.embedded import running_url
 from connect.store.invariants import OVERDUE_S
 from connect.store.migrate import migrations, schema_version
-from connect.store.pool import set_codecs
+from connect.store.pool import CONNECT_TIMEOUT_S, set_codecs
 from connect.store.processes import GONE_AFTER_S, list_processes
 
 QUERY_TIMEOUT_S = 30
@@ -48,7 +47,7 @@ class Status(Struct, frozen=True, kw_only=True):
     needs: list[Need] = []
 
 
-def status(*, output: Output = "table", config: ConfigPath = None) -> int:
+def status(*, output: Output = "table", config: Config = None) -> int:
     """Show processes, lanes, undecided events and what needs a person.
 
     Unhealthy, exit code 1: the database does not answer; its schema is not this program's; no api or no worker was seen

@@ -19,9 +19,8 @@ from connect.engine.state import StateValue
 from connect.model import EconomicEvent, RewardAction
 from connect.store.actions import ACTION_COLUMNS, to_action
 from connect.store.events import EVENT_COLUMNS, to_event
-from connect.store.pool import Connection, set_codecs
+from connect.store.pool import CONNECT_TIMEOUT_S, Connection, set_codecs
 
-CONNECT_TIMEOUT_S = 5
 CHUNK = 1_000
 """Rows fetched at once."""
 SORT_MEMORY = "64MB"

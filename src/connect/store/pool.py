@@ -5,6 +5,8 @@ from typing import Any
 import asyncpg
 import msgspec
 
+CONNECT_TIMEOUT_S = 5
+"""Of a command that a person waits for."""
 LOCK_TIMEOUT_S = 1
 """What waits longer for a row is committed undecided (202) and decided later by a worker."""
 IDLE_IN_TRANSACTION_TIMEOUT_S = 10
