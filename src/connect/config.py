@@ -196,6 +196,8 @@ def _check_target(name: str, target: Target) -> None:
         _check_address(f"targets.{name}.url", target.url)
     if target.results_url is not None:
         _check_address(f"targets.{name}.results_url", target.results_url)
+    if target.batch > 1 and over_broker:
+        raise SettingsError(f"settings: targets.{name}.batch is for HTTP; a broker is given all that is due in one go")
     if target.complete_on is not None and over_broker == (target.complete_on == "answer"):
         known = "accepted or result" if over_broker else "answer"
         raise SettingsError(f"settings: targets.{name}.complete_on must be {known} over {scheme}")

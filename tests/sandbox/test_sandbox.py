@@ -48,6 +48,19 @@ async def test_a_credit_and_a_debit_move_an_exact_balance(caller: Caller) -> Non
     assert balances == {"user_id": "u1", "balances": {"points": "9" * 40 + "." + "0" * 18}}
 
 
+async def test_a_batch_is_answered_command_by_command_and_each_has_its_effect_once(caller: Caller) -> None:
+    good, zero = command(), command(amount="0")
+    body = json.dumps({"commands": [good, zero]}).encode()
+    for _ in range(2):
+        status, said, _ = await caller.send(body, key=str(uuid4()))
+        assert status == 200
+        assert said["results"] == [
+            {"id": good["id"], "status": "completed", "reference": "entry-1"},
+            {"id": zero["id"], "status": "failed", "reason": "amount is zero"},
+        ]
+    assert len(await caller.effects()) == 1
+
+
 @pytest.mark.parametrize("quote", ['"{}"', "{}"])
 async def test_a_repeated_key_gives_the_first_answer_again_and_no_second_effect(caller: Caller, quote: str) -> None:
     message = command()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from msgspec import Struct
 
 from connect.model import Command
 from connect.sandbox import signature
@@ -28,6 +29,17 @@ COMMANDS: dict[TargetName, frozenset[str] | None] = {
 T = TypeVar("T")
 
 BODY_MAX_BYTES = 1 << 20
+
+
+class Batch(Struct):
+    commands: list[msgspec.Raw]
+
+
+class Named(Struct):
+    """What a part of a batch calls itself, whatever else is wrong with it."""
+
+    id: Any = None
+
 
 LEDGER = web.AppKey("ledger", Ledger)
 FAULTS = web.AppKey("faults", Faults)
@@ -70,6 +82,8 @@ async def take_command(request: web.Request) -> web.Response:
     secrets = app[REPORTER].settings.secrets
     if secrets and (fault := signature.fault_of(request.headers, body, secrets, time.time())):
         raise Refused(fault, 401)
+    if (parts := commands_of(body)) is not None:
+        return web.json_response({"results": [take_part(app, target, part) for part in parts]})
     command = read_command(target, request[KEY], body)
     results = request.get(RESULTS)
     later = target == "gateway" or results is not None
@@ -83,13 +97,39 @@ async def take_command(request: web.Request) -> web.Response:
     return web.json_response(answer, headers=headers)
 
 
-def read_command(target: TargetName, key: str, body: bytes) -> Command:
-    """The command in a body, or why it is none. Unknown fields are let through: the contract may grow."""
+def commands_of(body: bytes) -> list[msgspec.Raw] | None:
+    """The commands of a batch, each in its own bytes; None where the body is no batch."""
+    try:
+        return msgspec.json.decode(body, type=Batch).commands
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def take_part(app: web.Application, target: TargetName, body: msgspec.Raw) -> dict[str, str | None]:
+    """One command of a batch: what became of it, in a batch's words."""
+    part = bytes(body)
+    try:
+        command = read_command(target, None, part)
+        app[LEDGER].saw(str(command.id))
+        effect, _ = app[LEDGER].take(target, command, part, later=target == "gateway")
+    except Refused as refused:
+        return {"id": msgspec.json.decode(part, type=Named).id, "status": "failed", "reason": refused.reason}
+    if effect.later:
+        app[REPORTER].owe(effect, ("failed" if effect.status == "failed" else "completed",))
+        return {"id": effect.key, "status": "accepted"}
+    return {"id": effect.key, "status": "completed", "reference": effect.reference}
+
+
+def read_command(target: TargetName, key: str | None, body: bytes) -> Command:
+    """The command in a body, or why it is none. Unknown fields are let through: the contract may grow.
+
+    `key`: the Idempotency-Key it came under; a part of a batch has none but its own id.
+    """
     try:
         command = msgspec.json.decode(body, type=Command)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(f"not a command: {error}") from None
-    if str(command.id) != key:
+    if key is not None and str(command.id) != key:
         raise Refused(f"the Idempotency-Key {key!r} is not the command's id {command.id}")
     verb, known = command.type.rpartition(".")[2], COMMANDS[target]
     if known is not None and verb not in known:

@@ -15,6 +15,7 @@ from uuid import UUID
 import aiohttp
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from yarl import URL
 
 from connect.dispatch.command import headers, signing_key
@@ -30,6 +31,7 @@ from connect.dispatch.lifecycle import (
     storable,
 )
 from connect.dispatch.targets.guard import refusal
+from connect.dispatch.targets.http_batch import envelope, envelope_id, outcomes_of
 from connect.errors import SettingsError
 from connect.model import ClaimedCommand, Target
 
@@ -69,7 +71,7 @@ class HttpTransport:
     def __init__(self, target: Target) -> None:
         """Raises `SettingsError` on an address or a secret that cannot work."""
         self._target = target
-        self.batch_max = 1
+        self.batch_max = target.batch
         self._keys = [signing_key(secret) for secret in target.secret]
         try:
             self._url = URL(target.url)
@@ -81,27 +83,45 @@ class HttpTransport:
 
     async def send(self, commands: Sequence[ClaimedCommand]) -> list[Answer]:
         """One answer a command, in their order. Never raises for what the target or the network does."""
-        return list(await asyncio.gather(*(self._post(command) for command in commands)))
+        if self.batch_max > 1:
+            return await self._post_together(commands)
+        return list(await asyncio.gather(*(self._post_one(command) for command in commands)))
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
 
-    async def _post(self, command: ClaimedCommand) -> Answer:
+    async def _post_one(self, command: ClaimedCommand) -> Answer:
         body = command.body.encode()
-        around = headers(command, body, self._keys, int(time.time()))
+        got = await self._post(body, headers(command, body, self._keys, int(time.time())))
+        if not isinstance(got, _Response):
+            return Answer(outcome=got)
+        return got.answer(outcome_of(got.status, got.reply, got.wait_s, command.id))
+
+    async def _post_together(self, commands: Sequence[ClaimedCommand]) -> list[Answer]:
+        """One POST. Where the target refuses the whole, each command goes in a POST of its own: poison stays alone."""
+        body = envelope(commands)
+        of_all = replace(commands[0], id=envelope_id(commands))
+        got = await self._post(body, headers(of_all, body, self._keys, int(time.time())))
+        if not isinstance(got, _Response):
+            return [Answer(outcome=got)] * len(commands)
+        if got.status in REFUSED and len(commands) > 1:
+            alone = await asyncio.gather(*(self._post_together([command]) for command in commands))
+            return [answer for [answer] in alone]
+        if 200 <= got.status < 300:
+            return [got.answer(outcome) for outcome in outcomes_of(got.reply, commands, got.status)]
+        return [got.answer(outcome_of(got.status, got.reply, got.wait_s, command.id)) for command in commands]
+
+    async def _post(self, body: bytes, around: dict[str, str]) -> "_Response | Outcome":
+        """What came back, or what its not coming back means."""
         try:
             session = self._open_session()
             async with session.post(self._url, data=body, headers=around, allow_redirects=False) as response:
                 reply = await _read(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Answer(outcome=self._outcome_of_error(error))
-        wait, now = response.headers.get("Retry-After"), datetime.now(UTC)
-        return Answer(
-            outcome=outcome_of(response.status, reply, retry_after_s(wait, now), command.id),
-            status_code=response.status,
-            excerpt=_text(reply, EXCERPT_CHARACTERS_MAX) or None,
-        )
+            return self._outcome_of_error(error)
+        wait_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
+        return _Response(response.status, reply, wait_s)
 
     def _open_session(self) -> aiohttp.ClientSession:
         """Made at the first sending, inside the running loop. The lane bounds the connections, so the pool does not."""
@@ -138,6 +158,18 @@ class HttpTransport:
                 return Retriable(f"no answer within {self._target.timeout_s:g} s")
             case _:
                 return Retriable(f"{type(error).__name__}: {error}")
+
+
+class _Response(Struct, frozen=True):
+    """What a target answered, read."""
+
+    status: int
+    reply: bytes
+    wait_s: float | None
+
+    def answer(self, outcome: Outcome) -> Answer:
+        excerpt = _text(self.reply, EXCERPT_CHARACTERS_MAX) or None
+        return Answer(outcome=outcome, status_code=self.status, excerpt=excerpt)
 
 
 def outcome_of(status: int, reply: bytes, wait_s: float | None, action_id: UUID) -> Outcome:
