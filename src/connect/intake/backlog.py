@@ -129,9 +129,10 @@ async def _decided(
 
 
 async def _save(connection: Any, decided: Sequence[Decided], *, again: bool = False) -> set[UUID]:
-    failpoint.reach("decide.before_commit")
     rows = [
         DecidedRow(one.event.id, one.decision.ruleset_version, one.at, one.trace, one.state, one.actions)
         for one in decided
     ]
-    return await save_decisions(connection, rows, again=again)
+    saved = await save_decisions(connection, rows, again=again)
+    failpoint.reach("decide.before_commit")
+    return saved

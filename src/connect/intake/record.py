@@ -270,7 +270,6 @@ class Recorder:
 
     async def _transact(self, connection: Any, run: list[_Waiting], rulebook: Rulebook) -> tuple[Rows, Warned]:
         """The rows of those that are new. A report of one of them elsewhere at once makes it begin again."""
-        failpoint.reach("intake.before_commit")
         for left in reversed(range(RETRIES_MAX)):
             try:
                 async with connection.transaction():
@@ -284,6 +283,7 @@ class Recorder:
                     }
                     if len(await record(connection, list(rows.values()))) < len(rows):
                         raise _Raced
+                    failpoint.reach("intake.before_commit")
                 return rows, {one.identity: found.decision.warnings for one, found in zip(fresh, decided, strict=True)}
             except (*TRY_AGAIN, _Raced):
                 if not left:
@@ -333,7 +333,7 @@ async def _with_retries(
 ) -> set[UUID]:
     if not rows:
         return set()
-    failpoint.reach("intake.before_commit")
+    failpoint.reach("intake.before_commit")  # one statement, which commits itself: there is no moment between
     for left in reversed(range(RETRIES_MAX)):
         try:
             return await write(connection, list(rows.values()))
