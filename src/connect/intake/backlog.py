@@ -2,7 +2,7 @@
 
 Tries are counted before they begin, in a commit of their own, so an event that kills its worker does not loop.
 Events that were never tried go in batches; one with a try behind it goes alone, so that a poison event takes no
-neighbour along.
+neighbour along. Five tries take about five seconds, and as long as the worker needs for as many as failed together.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
+
+import asyncpg
 
 from connect import failpoint
 from connect.engine.index import Rulebook
@@ -35,6 +37,8 @@ BATCH = 500
 POLL_S = 0.5
 AGAIN_AFTER_S = 1.0
 """What met a held lock or a fault is tried again after this."""
+PASSING = (*LOCKED, *TRY_AGAIN, *DATABASE_GONE)
+"""No event's own fault, so no try; but a statement that took too long may be one's own, and would hold up its batch."""
 
 
 class Backlog:
@@ -49,41 +53,41 @@ class Backlog:
         """Ends when `stop` is set and the batch at hand is saved."""
         while not stop.is_set():
             try:
-                decided = await self.tick()
+                taken = await self.tick()
             except Exception as error:  # a loop's tick: the lease gives the batch to the next try
                 log.warning("decide.tick_failed", error=repr(error))
-                decided = 0
-            if not decided:
+                taken = 0
+            if not taken:  # a pause after each that failed would hold up those behind it
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), POLL_S)
 
     async def tick(self) -> int:
-        """Decides one batch of fresh events and one event with tries behind it; returns how many were decided."""
-        done = 0
+        """Tries one batch of fresh events and one event with tries behind it; returns how many were tried."""
+        tried = 0
         for fresh, count in ((True, BATCH), (False, 1)):
             async with self._pool.acquire() as connection:
                 events = await claim_to_decide(connection, count, fresh=fresh)
             failpoint.reach("decide.after_claim")
             if events:
-                done += await self._decide(events)
+                await self._decide(events)
+                tried += len(events)
         async with self._pool.acquire() as connection:
             for failed in await fail_exhausted(connection):
                 log.error("event.failed", **{name: str(value) for name, value in failed.items()})
-        return done
+        return tried
 
-    async def _decide(self, events: Sequence[EconomicEvent]) -> int:
-        rulebook, decided = await self._rules.fresh(), 0
+    async def _decide(self, events: Sequence[EconomicEvent]) -> None:
+        rulebook = await self._rules.fresh()
         for run in runs(events, rulebook):
             ids = [event.id for event in run]
             try:
                 async with self._pool.acquire() as connection:
-                    decided += await decide_stored(connection, run, rulebook, self._undo)
-            except (*LOCKED, *TRY_AGAIN, *DATABASE_GONE) as error:
-                await self._give_back(ids, repr(error), uncount=True)
+                    await decide_stored(connection, run, rulebook, self._undo)
             except Exception as error:  # one batch's seam: each of its events is tried again alone
-                log.exception("decide.failed", events=len(run))
-                await self._give_back(ids, repr(error))
-        return decided
+                passing = isinstance(error, PASSING) and not isinstance(error, asyncpg.QueryCanceledError)
+                if not passing:
+                    log.exception("decide.failed", events=len(run))
+                await self._give_back(ids, repr(error), uncount=passing)
 
     async def _give_back(self, ids: list[UUID], failure: str, *, uncount: bool = False) -> None:
         async with self._pool.acquire() as connection:
