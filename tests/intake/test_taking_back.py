@@ -9,7 +9,7 @@ import pytest
 
 from connect.dispatch.operating import operate
 from connect.errors import NotAllowedNow
-from connect.model import RewardAction
+from connect.model import Operation, RewardAction
 from connect.store.claims import release_ended
 from connect.store.pool import set_codecs
 from tests.conftest import eventually
@@ -125,3 +125,32 @@ async def test_what_is_kept_once_completed_is_not_undone_for_a_part_refunded_bef
             await release_ended(connection)
         assert await intake.given() == [("cashback", "u1", "100", "completed", "0", False)]
         assert list((await intake.stored("limit|")).values()) == ["100", "1"]
+
+
+async def test_a_refund_whose_undo_nobody_declared_makes_no_room_while_its_original_is_sent(pool: Any) -> None:
+    gift = BADGE.replace("nft, command: mint", "gift, command: wrap").replace("review", "compensate")
+    async with intake_on(pool, gift) as intake:
+        await intake.report(purchase(1))
+        await pool.execute("UPDATE reward_action SET status = 'dispatched', attempts = 1")
+        await intake.report(refund(1, of=1))
+        assert list((await intake.stored("limit|")).values()) == ["1"]
+        assert {(row[3], row[5]) for row in await intake.given()} == {("dispatched", False), ("blocked", True)}
+
+
+@pytest.mark.parametrize(("operation", "claimed"), [("approve", ["0", "0"]), ("reject", ["100", "1"])])
+async def test_what_was_freed_for_an_undo_that_became_a_persons_matter_is_held_again_once_rejected(
+    operation: Operation, claimed: list[str], pool: Any
+) -> None:
+    async with intake_on(pool, CASHBACK) as intake:
+        await intake.report(purchase(1))
+        await pool.execute("UPDATE reward_action SET status = 'dispatched', attempts = 1")
+        await intake.report(refund(1, of=1))
+        assert list((await intake.stored("limit|")).values()) == ["0", "0"]
+        await pool.execute(
+            "UPDATE reward_action SET status = 'failed', failure = 'exhausted', due_at = NULL WHERE reverses IS NULL"
+        )
+        async with pool.acquire() as connection:
+            await release_ended(connection)
+            undo = await connection.fetchval("SELECT id FROM reward_action WHERE status = 'awaiting_approval'")
+            await operate(connection, intake.rules.rulebook, operation, undo, actor="ann")
+        assert list((await intake.stored("limit|")).values()) == claimed
