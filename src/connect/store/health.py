@@ -54,7 +54,7 @@ FROM pg_class WHERE oid = to_regclass($1)
 SAMPLE = """(SELECT * FROM {table} WHERE id IN (
     (SELECT id FROM {table} ORDER BY {moment} DESC, id DESC LIMIT {newest})
     UNION SELECT id FROM {table} TABLESAMPLE SYSTEM ({percent})))"""
-PAGES = "(SELECT * FROM dispatch_attempt TABLESAMPLE SYSTEM ({percent}))"
+PAGES = "(SELECT * FROM {table} TABLESAMPLE SYSTEM ({percent}))"
 
 DERIVED_ACTIONS = """
 SELECT action.id, source, external_id, coalesce(rule.document ->> 'formerly', rule_key) AS identity, effect_key, user_id
@@ -85,10 +85,11 @@ async def wrong_action_ids(connection: Connection) -> list[str]:
 
 async def wrong_state(connection: Connection) -> tuple[list[str], list[str]]:
     """Of random rows of limits and of counters those that do not hold what the stored facts come to, in words."""
+    samples = await _samples(connection)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         await _limit(connection)
-        limits = await wrong_limits(connection, DERIVED_SAMPLE)
-        counters = await wrong_counters(connection, DERIVED_SAMPLE)
+        limits = await wrong_limits(connection, DERIVED_SAMPLE, samples.sql["state"])
+        counters = await wrong_counters(connection, DERIVED_SAMPLE, samples.sql["state"])
     return [str(one) for one in limits], [str(one) for one in counters]
 
 
@@ -108,7 +109,7 @@ class _Samples(Struct, frozen=True):
 
 
 async def _samples(connection: Connection) -> _Samples:
-    tables = ("event", "reward_action", "dispatch_attempt")
+    tables = ("event", "reward_action", "dispatch_attempt", "state")
     estimates = {
         table: await connection.fetchval(ESTIMATE.format(row_bytes=ROW_BYTES_MIN), table) or 0.0 for table in tables
     }
@@ -120,7 +121,8 @@ async def _samples(connection: Connection) -> _Samples:
         "actions": SAMPLE.format(
             table="reward_action", moment="created_at", newest=SAMPLE_NEWEST, percent=percents["reward_action"]
         ),
-        "attempts": PAGES.format(percent=percents["dispatch_attempt"]),
+        "attempts": PAGES.format(table="dispatch_attempt", percent=percents["dispatch_attempt"]),
+        "state": PAGES.format(table="state", percent=percents["state"]) if percents["state"] < 100 else "state",
     }
     return _Samples(sql, {table: round(rows) for table, rows in estimates.items() if percents[table] < 100})
 

@@ -40,6 +40,8 @@ DEFINITION_PARTS = 7
 """Of a limit's key: `limit`, rule, measure, per, about, span, zone; then the period and the subject."""
 EVENTS_MAX = 2_000
 """Of one party, to recount a counter: who has more is left out."""
+EVENTS_READ_MAX = 20_000
+"""Of all parties: once so many are read, no further party is recounted. Some seconds' work."""
 SHOWN_MAX = 200
 """Characters of what a window or a streak holds."""
 UNDONE = "undone"
@@ -49,12 +51,12 @@ MICROSECOND = timedelta(microseconds=1)
 # Rows from before their limit was followed by all are worked out anew when they are next used: they prove nothing.
 LIMITS = """
 SELECT state.key, state.value FROM unnest($1::text[], $2::timestamptz[]) AS live (definition, since)
-JOIN state ON state.key >= live.definition || '|' AND state.key < live.definition || '}'
+JOIN {state} AS state ON state.key >= live.definition || '|' AND state.key < live.definition || '}}'
 WHERE state.computed_at >= live.since ORDER BY random() LIMIT $3
 """
 COUNTERS = """
 SELECT key, value, detail FROM unnest($1::text[]) AS live (id)
-JOIN state ON key >= 'counter|' || id || '|' AND key < 'counter|' || id || '}' ORDER BY random() LIMIT $2
+JOIN {state} AS state ON key >= 'counter|' || id || '|' AND key < 'counter|' || id || '}}' ORDER BY random() LIMIT $2
 """
 EVENTS = f"""
 SELECT {EVENT_COLUMNS}, state -> 'again' IS NOT NULL AS again FROM event
@@ -77,8 +79,11 @@ class Difference(Struct, frozen=True):
         return f"{self.key} holds {self.held}, due is {self.due}"
 
 
-async def wrong_limits(connection: Connection, sample: int) -> list[Difference]:
-    """Of up to `sample` rows of live limits with calendar periods those that are not the sum of the live actions."""
+async def wrong_limits(connection: Connection, sample: int, table: str) -> list[Difference]:
+    """Of up to `sample` rows of live limits with calendar periods those that are not the sum of the live actions.
+
+    `table`: where rows are taken from, as SQL; a part of `state` where it is large.
+    """
     rulebook = await _rulebook(connection)
     meters = {
         meter.definition: meter
@@ -88,7 +93,9 @@ async def wrong_limits(connection: Connection, sample: int) -> list[Difference]:
     }
     since = rulebook.standing.meters_since
     followed = [since[name] + state.PUBLISH_LAG for name in meters if name in since]
-    rows = await connection.fetch(LIMITS, [name for name in meters if name in since], followed, sample)
+    rows = await connection.fetch(
+        LIMITS.format(state=table), [name for name in meters if name in since], followed, sample
+    )
     found = {row["key"]: Decimal(row["value"]) for row in rows}
     slots = [slot for key in found if (slot := _slot(key, meters)) is not None]
     due = await state.used(connection, slots)
@@ -123,7 +130,7 @@ class _Due(Struct, frozen=True):
     """The latest moment that a sliding window ever saw, in microseconds."""
 
 
-async def wrong_counters(connection: Connection, sample: int) -> list[Difference]:
+async def wrong_counters(connection: Connection, sample: int, table: str) -> list[Difference]:
     """The same for rows of live counters, counted again with the engine's own code from the party's stored events."""
     rulebook = await _rulebook(connection)
     counters = {
@@ -133,14 +140,18 @@ async def wrong_counters(connection: Connection, sample: int) -> list[Difference
     }
     since = {generation_id(row.id, row.generation): row.since_version for row in await read_counters(connection)}
     by_party: dict[tuple[str, str], list[_Row]] = defaultdict(list)
-    for row in await connection.fetch(COUNTERS, sorted(counters), sample):
+    for row in await connection.fetch(COUNTERS.format(state=table), sorted(counters), sample):
         _, identity, _, item, subject = row["key"].split("|", 4)
         if item != UNDONE:
             held = _Row(counters[identity], row["key"], StateValue(Decimal(row["value"]), row["detail"]))
             by_party[held.counter.counter.of, subject].append(held)
     found: list[Difference] = []
+    read = 0
     for (party, subject), rows in by_party.items():
+        if read >= EVENTS_READ_MAX:
+            break
         events = await _events_of(connection, party, subject)
+        read += len(events)
         if len(events) > EVENTS_MAX:
             continue
         for counter in {row.counter.id: row.counter for row in rows}.values():
