@@ -82,8 +82,11 @@ def model_rules() -> Ruleset:
 
 
 def shop_life(rng: Random, count: int, *, users: int = 40) -> list[Fact]:
-    """Purchases of three days, a third of them refunded: some in parts, some twice, some before they are reported."""
-    begun = datetime.now(UTC).replace(microsecond=0) - timedelta(days=3)
+    """Purchases of three days, a third of them refunded: some in parts, some twice, some before they are reported.
+
+    From a morning on, whenever it runs: with a week's end among few facts, neither week's limit would be reached.
+    """
+    begun = datetime.now(UTC).replace(hour=8, minute=0, second=0, microsecond=0) - timedelta(days=4)
     facts: list[tuple[float, Fact]] = []
     number = 0
     while len(facts) < count:
