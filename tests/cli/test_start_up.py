@@ -34,6 +34,8 @@ async def loaded(*arguments: str) -> set[str]:
         (["events", "list"], [*SERVER, *ENGINE, *SHOWN, "asyncio"]),
         (["events", "why", "order-1"], [*SERVER, *ENGINE, *SHOWN, "asyncio"]),
         (["actions", "list"], [*SERVER, *ENGINE, *SHOWN, "asyncio"]),
+        (["targets", "list"], [*SERVER, *ENGINE, *SHOWN, "asyncio"]),
+        (["dead", "list"], [*SERVER, *ENGINE, *SHOWN, "asyncio"]),
         (["rules", "versions"], [*SERVER, *ENGINE, *SHOWN, "asyncio"]),
         (["rules", "export"], [*SERVER, *ENGINE, *SHOWN, "asyncio"]),
         (["rules", "stop", "welcome"], [*SERVER, *ENGINE, *SHOWN, "asyncio"]),
