@@ -35,6 +35,7 @@ from connect.engine.links import (
     key_of_original,
     key_of_reverser,
     originals_in,
+    reversers_in,
     with_original,
     with_reverser,
 )
@@ -150,7 +151,10 @@ def _read_before(weighed: Weighed) -> dict[str, Any]:
 def _take_back(
     taking: Taking, found: Sequence[Uncounted], read: dict[str, Any]
 ) -> tuple[Sequence[RewardAction], Sequence[RuleTrace]]:
-    """What the event takes back, and lists for a person as it is out of counters. A replay did so before."""
+    """What the event takes back, and lists for a person as it is out of counters.
+
+    A replay did so before, but for links that no rule knew then: of counters, those are built from history.
+    """
     event, state = taking.event, taking.state
     read["originals"] = {
         str(action.id): [action.status, action.attempts, action.failure, action.reversed]
@@ -158,11 +162,15 @@ def _take_back(
         for original in link.originals
         for action in original.actions
     }
-    if state.counted:
-        return (), ()
+    late = _links_known_late(event, state) if state.counted else []
+    if late:
+        read["late"] = late
     if event.effects == "all":
         for path, link in state.reverses.items():
-            taking.reverse(link, state.links.reverses[path])
+            if not state.counted or state.links.reverses[path] in late:
+                taking.reverse(link, state.links.reverses[path])
+    if state.counted:
+        return (), ()
     note(found, event, state)
     for path, key in state.links.reverses.items():
         stored = state.memory.get(key)
@@ -172,6 +180,14 @@ def _take_back(
                 stored = with_original(stored, str(one.original.id), left)
         state.memory.put(key, stored)
     return cascade(taking, found) if event.effects == "all" else ((), ())
+
+
+def _links_known_late(event: EconomicEvent, state: State) -> list[str]:
+    """Links that a decided event has no place in, as what takes back: their paths were published after it."""
+    if state.recorded is not None:
+        return state.recorded.get("late", [])
+    keys = state.links.reverses.values()
+    return sorted(key for key in keys if str(event.id) not in reversers_in(state.memory.get(key)))
 
 
 def _remember_links(weighed: Weighed, given: Sequence[RewardAction]) -> None:
@@ -184,8 +200,10 @@ def _remember_links(weighed: Weighed, given: Sequence[RewardAction]) -> None:
         counting.setdefault(counter.link, []).append(counter.id)
     promised = {action.reversal.link for action in given if action.reversal is not None}
     for path, key in state.links.original.items():
-        if (path in counting or key in promised) and not state.counted:
-            state.memory.put(key, with_original(state.memory.get(key), str(event.id), counting.get(path, ())))
+        if path in counting or key in promised:
+            stored = state.memory.get(key)
+            before = originals_in(stored).get(str(event.id), ()) if state.counted else ()  # those that count it stay
+            state.memory.put(key, with_original(stored, str(event.id), counting.get(path, before)))
 
 
 def _plain(counters: Mapping[str, Any]) -> dict[str, Any]:
