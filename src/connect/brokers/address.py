@@ -28,14 +28,20 @@ class _Form(Struct, frozen=True):
 
 
 REDIS: Final = _Form("redis://host:6379/0?stream=NAME", "stream", frozenset({"group", "maxlen"}), "redis")
+RABBITMQ: Final = _Form("amqp://user:password@host/vhost?queue=NAME", "queue", frozenset(), "rabbitmq")
 SQS: Final = _Form("sqs://region/queue-name?endpoint=URL", "", frozenset({"endpoint"}), "sqs")
+NATS: Final = _Form("nats://host:4222?subject=NAME", "subject", frozenset({"stream", "durable"}), "nats")
 
 FORMS: Final = {
     "sqs": SQS,
     "redis": REDIS,
     "rediss": REDIS,
+    "amqp": RABBITMQ,
+    "amqps": RABBITMQ,
+    "nats": NATS,
+    "tls": NATS,
 }
-"""By scheme; `rediss` is the same over TLS."""
+"""By scheme; `rediss`, `amqps` and `tls` are the same over TLS."""
 BROKER_SCHEMES: Final = frozenset(FORMS)
 
 

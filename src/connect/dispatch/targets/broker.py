@@ -55,6 +55,26 @@ Confirmed = list[Published | Outcome | None]
 """A place for each parcel: what the broker confirmed, why it refused, or None while neither is known."""
 
 
+async def await_confirmed(answers: Sequence["asyncio.Future[Published | Outcome]"], confirmed: Confirmed) -> None:
+    """Awaits one answer a parcel, all together; what is known is filled in even where the time runs out meanwhile.
+
+    Raises what one of them raised, rather what somebody has to mend.
+    """
+    faults: list[BaseException] = []
+    try:
+        await asyncio.gather(*answers, return_exceptions=True)
+    finally:
+        for index, answer in enumerate(answers):
+            if not answer.done() or answer.cancelled():
+                continue
+            if (fault := answer.exception()) is None:
+                confirmed[index] = answer.result()
+            else:
+                faults.append(fault)
+    if faults:
+        raise max(faults, key=lambda fault: isinstance(fault, BrokerMisconfigured))
+
+
 class BrokerTransport(ABC):
     """One target's connection to its broker, opened at the first sending and again after a fault."""
 

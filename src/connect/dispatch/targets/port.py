@@ -32,6 +32,10 @@ TRANSPORTS: Final = {
     "https": ("connect.dispatch.targets.http", "HttpTransport", ""),
     "redis": ("connect.dispatch.targets.redis_streams", "RedisStreamTransport", "redis"),
     "rediss": ("connect.dispatch.targets.redis_streams", "RedisStreamTransport", "redis"),
+    "amqp": ("connect.dispatch.targets.rabbitmq", "RabbitMqTransport", "rabbitmq"),
+    "amqps": ("connect.dispatch.targets.rabbitmq", "RabbitMqTransport", "rabbitmq"),
+    "nats": ("connect.dispatch.targets.jetstream", "JetStreamTransport", "nats"),
+    "tls": ("connect.dispatch.targets.jetstream", "JetStreamTransport", "nats"),
 }
 """By scheme: module, class and the extra its client comes with; imported at first use."""
 

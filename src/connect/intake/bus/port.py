@@ -60,6 +60,10 @@ ADAPTERS: Final = {
     "sqs": ("connect.intake.bus.sqs", "SqsBus"),
     "redis": ("connect.intake.bus.redis_streams", "RedisStreamBus"),
     "rediss": ("connect.intake.bus.redis_streams", "RedisStreamBus"),
+    "amqp": ("connect.intake.bus.rabbitmq", "RabbitMqBus"),
+    "amqps": ("connect.intake.bus.rabbitmq", "RabbitMqBus"),
+    "nats": ("connect.intake.bus.jetstream", "JetStreamBus"),
+    "tls": ("connect.intake.bus.jetstream", "JetStreamBus"),
 }
 """By scheme of the url; imported at first use, so that a broker's client is needed only where it is used."""
 
