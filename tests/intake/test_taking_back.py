@@ -7,10 +7,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from connect.dispatch.operating import operate
+from connect.dispatch.operating import operate, stop_pending
 from connect.errors import NotAllowedNow
 from connect.model import Operation, RewardAction
 from connect.store.claims import release_ended
+from connect.store.operations import Pending
 from connect.store.pool import set_codecs
 from tests.conftest import eventually
 from tests.intake.rule_model import CASHBACK, HEAD, Intake, intake_on, purchase, refund
@@ -154,3 +155,16 @@ async def test_what_was_freed_for_an_undo_that_became_a_persons_matter_is_held_a
             undo = await connection.fetchval("SELECT id FROM reward_action WHERE status = 'awaiting_approval'")
             await operate(connection, intake.rules.rulebook, operation, undo, actor="ann")
         assert list((await intake.stored("limit|")).values()) == claimed
+
+
+@pytest.mark.parametrize("pending", ["cancel", "review"])
+async def test_stopping_a_rule_stops_what_it_gives_and_not_what_is_taken_back(pending: Pending, pool: Any) -> None:
+    async with intake_on(pool, CASHBACK) as intake:
+        await intake.report(purchase(1))
+        await pool.execute("UPDATE reward_action SET status = 'completed', due_at = NULL, attempts = 1")
+        await intake.report(refund(1, of=1), purchase(2, user="u2"))
+        async with pool.acquire() as connection:
+            assert await stop_pending(connection, intake.rules.rulebook, "cashback", pending, by="ann") == 1
+        assert await intake.given("user_id = 'u1'") == [
+            ("cashback", "u1", "100", "completed", "100", False), ("cashback", "u1", "100", "pending", "0", True)
+        ]  # fmt: skip

@@ -93,7 +93,10 @@ WITH dropped AS (
 UPDATE reward_action AS original SET reversed = greatest(0, original.reversed - kept.amount)
 FROM kept WHERE original.id = kept.id AND original.status <> 'cancelled'
 """
-UNSENT = "SELECT id FROM reward_action WHERE rule_key = $1 AND status = 'pending' AND attempts = 0 ORDER BY id"
+# What is taken back goes on when its rule is stopped: the user would have both.
+UNSENT = """
+SELECT id FROM reward_action WHERE rule_key = $1 AND status = 'pending' AND attempts = 0 AND reverses IS NULL ORDER BY id
+"""
 
 COUNT = f"SELECT count(*) FROM ({OPERABLE}) AS operable"
 
@@ -126,7 +129,8 @@ STOP_CHANGES: dict[Pending, str] = {
 STOP = """
 WITH changed AS (
     UPDATE reward_action SET {change} WHERE id = ANY(ARRAY(
-        SELECT id FROM reward_action WHERE rule_key = $1 AND status = 'pending' AND attempts = 0 ORDER BY id FOR UPDATE
+        SELECT id FROM reward_action WHERE rule_key = $1 AND status = 'pending' AND attempts = 0 AND reverses IS NULL
+        ORDER BY id FOR UPDATE
     )) RETURNING id
 ), counted AS MATERIALIZED (
     SELECT count(*) AS changed FROM changed
