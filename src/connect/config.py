@@ -91,6 +91,11 @@ class Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         """Target -> command -> the command that takes it back."""
         return {name: dict(target.undo) for name, target in self.targets.items() if target.undo}
 
+    @property
+    def ordered(self) -> frozenset[str]:
+        """Targets that take a user's commands one at a time."""
+        return frozenset(name for name, target in self.targets.items() if target.order_by == "user")
+
     def __repr__(self) -> str:
         host = urlsplit(self.database_url).hostname if self.database_url else "embedded"
         return f"Settings(home={str(self.home)!r}, database={host!r}, targets={sorted(self.targets)})"

@@ -72,11 +72,11 @@ async def _run_loops(
     """Role loops end by `stop`; the followers are cancelled when the last of them has drained."""
     loops: list[Coroutine[Any, Any, None]] = []
     if "decide" in roles:
-        loops.append(Backlog(pool, rules, settings.undo).run(stop))
+        loops.append(Backlog(pool, rules, settings.undo, settings.ordered).run(stop))
         loops.append(Rebuilder(pool, rules).run(stop))
     if "dispatch" in roles:
         loops.append(Dispatcher(pool, settings.targets).run(stop))
-    recorder = Recorder(pool, rules, queue_max=settings.queue_max, undo=settings.undo)
+    recorder = Recorder(pool, rules, queue_max=settings.queue_max, undo=settings.undo, in_order=settings.ordered)
     if "bus" in roles:
         loops += [consumer.run(stop) for consumer in consumers(settings, pool, recorder)]
     flusher = asyncio.create_task(recorder.run())

@@ -64,6 +64,7 @@ SEEDED = [
     ("reversed_beyond_original", UNDONE_TWICE, 1),
     ("reversal_without_original", "UPDATE reward_action SET reverses = gen_random_uuid()", 3),
     ("blocked_for_nothing", "UPDATE reward_action SET status = 'blocked', due_at = NULL, reverses = event_id", 3),
+    ("behind_nobody", "UPDATE reward_action SET status = 'blocked', due_at = NULL, lane_position = 7", 3),
     (
         "arm_of_exposure",
         "INSERT INTO exposure SELECT id::text, user_id, 'big', 0.5, rule_key, event_id, 1, now() FROM reward_action",

@@ -58,11 +58,10 @@ async def test_ten_faults_open_the_breaker_and_nothing_is_sent_or_counted_until_
             opened = await gate_of(pool)
             sent = len(points.requests)
             assert FAILURES_TO_OPEN <= sent < 100, "what is on its way when the tenth answer is written comes on top"
-            await asyncio.sleep(0.2)
-            assert len(points.requests) == sent
             assert await pool.fetchval("SELECT sum(attempts) FROM reward_action") == sent
             await eventually(lambda: len(points.requests) > sent)
             assert len(points.requests) == sent + 1, "half-open lets one through"
+            assert await pool.fetchval("SELECT now()") >= opened.open_until, "and not before its time"
             points.behave = answer(200)
             await eventually(lambda: _all_completed(pool, 150), timeout_s=20)
         closed = await gate_of(pool)
@@ -103,9 +102,9 @@ async def test_one_process_of_many_probes_and_a_dead_one_lets_another(pool: Any)
     await targets.tell_health(pool, told(failures=FAILURES_TO_OPEN))
     assert await targets.take_probes(pool, {"points": 30.0}) == set(), "it is open still"
     await pool.execute("UPDATE target SET open_until = now()")
-    taken = await asyncio.gather(*(targets.take_probes(pool, {"points": 0.2}) for _ in range(8)))
+    taken = await asyncio.gather(*(targets.take_probes(pool, {"points": 30.0}) for _ in range(8)))
     assert sorted(map(len, taken)) == [0] * 7 + [1]
-    await asyncio.sleep(0.25)
+    await pool.execute("UPDATE target SET probe_until = now()")
     assert await targets.take_probes(pool, {"points": 30.0}) == {"points"}
     await targets.leave_probes(pool, ["points"])
     assert await targets.take_probes(pool, {"points": 30.0}) == {"points"}
@@ -130,8 +129,9 @@ async def test_patience_that_one_process_was_asked_for_holds_for_all(pool: Any):
             await eventually(lambda: _is_held(pool))
         assert (await gate_of(pool)).standing == "closed"
         await add_actions(pool, 5)
-        async with dispatching(pool, terms):
-            await asyncio.sleep(0.3)
+        [other] = await add_actions(pool, 1, target="nft")
+        async with standing_in() as nft, dispatching(pool, terms | {"nft": target_at(nft.url)}):
+            await eventually(lambda: has_ended(pool, other, "completed"))
         assert len(points.requests) == 1
 
 
@@ -142,13 +142,14 @@ async def _is_held(pool: Any) -> bool:
 
 async def test_pause_keeps_everything_and_resume_drains_it(pool: Any):
     old = datetime.now(UTC) - timedelta(hours=2)
-    [tried] = await add_actions(
-        pool, 1, attempts=1, give_up_at=datetime.now(UTC) + timedelta(milliseconds=200), due_at=old
-    )
+    [tried] = await add_actions(pool, 1, attempts=1, give_up_at=datetime.now(UTC) + timedelta(hours=1), due_at=old)
     await pause(pool, actor="ops", note="deploy")
     await add_actions(pool, 30)
-    async with standing_in() as points, dispatching(pool, {"points": target_at(points.url)}):
-        await asyncio.sleep(0.5)
+    [other] = await add_actions(pool, 1, target="nft", attempts=1, give_up_at=old, due_at=old)
+    async with standing_in() as points, dispatching(pool, dict.fromkeys(("points", "nft"), target_at(points.url))):
+        await pool.execute("UPDATE target SET paused_at = now() - interval '2 hours'")
+        await pool.execute("UPDATE reward_action SET give_up_at = now() - interval '1 hour' WHERE id = $1", tried)
+        await eventually(lambda: has_ended(pool, other, "failed"))
         assert points.requests == []
         assert await count_of(pool, "pending") == 31, "nothing is given up while it is paused"
         assert await resume(pool, actor="ops")

@@ -32,7 +32,7 @@ def create_app(settings: Settings, database_url: str) -> Litestar:
         pool = await open_pool(database_url, size_max=settings.pool_size, name="connect-api")
         live = LiveRules(pool)
         await live.refresh()
-        recorder = Recorder(pool, live, queue_max=settings.queue_max, undo=settings.undo)
+        recorder = Recorder(pool, live, queue_max=settings.queue_max, undo=settings.undo, in_order=settings.ordered)
         authenticator = Authenticator(
             pool,
             bootstrap_key=settings.bootstrap_key,

@@ -139,7 +139,7 @@ async def replay_event(request: AnyRequest, event_id: FromPath[UUID]) -> EventWi
     """
     async with runtime(request).pool.acquire() as connection:
         await find_event(request, connection, event_id)
-        await replay(connection, [event_id], await newest_rulebook(request), runtime(request).settings.undo)
+        await replay(connection, [event_id], await newest_rulebook(request), *_targets(request))
     return await show_event.fn(request, event_id)
 
 
@@ -171,8 +171,14 @@ async def replay_events(request: AnyRequest) -> dict[str, int]:
             raise CountChanged(sentence, extra={"matched": len(ids)})
         rules = await newest_rulebook(request)
         for start in range(0, len(ids), REPLAY_BATCH):
-            await replay(connection, ids[start : start + REPLAY_BATCH], rules, runtime(request).settings.undo)
+            await replay(connection, ids[start : start + REPLAY_BATCH], rules, *_targets(request))
     return {"matched": len(ids), "replayed": len(ids)}
+
+
+def _targets(request: AnyRequest) -> tuple[dict[str, dict[str, str]], frozenset[str]]:
+    """What the settings say of targets that deciding has to know."""
+    settings = runtime(request).settings
+    return settings.undo, settings.ordered
 
 
 ROUTES = [search_events, show_event, show_trace, replay_event, replay_events]

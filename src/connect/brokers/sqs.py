@@ -60,7 +60,7 @@ class Queue:
             raise
 
     async def close(self) -> None:
-        with contextlib.suppress(Exception):  # whatever its state, it is left
+        with contextlib.suppress(exceptions.BotoCoreError, OSError, TimeoutError):
             await self._exits.aclose()
         self._exits = contextlib.AsyncExitStack()
 

@@ -250,7 +250,7 @@ class Dispatcher:
                 log.warning("given_up", action_id=str(action_id), target=target)
 
     async def _release(self) -> None:
-        """Reversals that wait for an end: a process may die between settling an end and telling them."""
+        """What waits for an end: a process may die between settling an end and telling it."""
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
             await claims.release_ended(connection)
 

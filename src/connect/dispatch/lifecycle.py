@@ -155,7 +155,7 @@ def report(action: RewardAction, result: ResultReport, now: datetime) -> tuple[D
     """
     if action.attempts == 0:
         return "refused", None
-    if action.status in ("pending", "dispatched") or action.failure == "exhausted":
+    if action.status in ("pending", "dispatched", "blocked") or action.failure == "exhausted":
         return "applied", _ending(action, result, now)
     if result.status != ("completed" if action.status == "completed" else "failed"):
         return "contradicted", None

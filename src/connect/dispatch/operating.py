@@ -16,20 +16,20 @@ from connect.engine.state import Memory
 from connect.errors import CountChanged
 from connect.model import Operation, RewardAction
 from connect.store import operations, state
-from connect.store.actions import ActionFilter, actions_of_events, lock_actions_of_events, release
+from connect.store.actions import ActionFilter, actions_of_events, lock_actions_of_events, read_action, release
 from connect.store.events import read_events
+from connect.store.order import enter_again
 
 
 async def operate(
     connection: Any, rulebook: Rulebook, operation: Operation, action_id: UUID, *, actor: str, note: str = ""
 ) -> RewardAction:
     """Does it to one action. Raises `NotFound`, and `NotAllowedNow` where the action's state forbids it."""
-    if operation == "retry":
-        return await operations.operate(connection, operation, action_id, actor=actor, note=note)
-    async with claims_kept(connection, rulebook, [action_id]):
+    async with claims_kept(connection, rulebook, [action_id] if operation != "retry" else []):
         action = await operations.operate(connection, operation, action_id, actor=actor, note=note)
         await operations.settle_claims(connection, [action_id])
-    return action
+        await enter_again(connection, [action_id])
+    return await read_action(connection, action_id) or action
 
 
 async def operate_all(
@@ -51,6 +51,7 @@ async def operate_all(
             connection, operation, filters, only=ids, expect=expect, actor=actor, note=note
         )
         await operations.settle_claims(connection, ids)
+        await enter_again(connection, ids)
     return matched
 
 
@@ -58,7 +59,7 @@ async def stop_pending(
     connection: Any, rulebook: Rulebook, key: str, pending: operations.Pending, *, by: str, note: str = ""
 ) -> int:
     """Settles what becomes of a stopped rule's actions that were never sent, and returns how many changed."""
-    ids = await operations.unsent(connection, key) if pending == "cancel" else []
+    ids = await operations.unsent(connection, key) if pending != "keep" else []
     async with claims_kept(connection, rulebook, ids):
         return await operations.stop_rule(connection, key, pending, by=by, note=note)
 

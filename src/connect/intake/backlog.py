@@ -7,7 +7,7 @@ neighbour along. Five tries take about five seconds, and as long as the worker n
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -44,10 +44,11 @@ PASSING = (*LOCKED, *TRY_AGAIN, *DATABASE_GONE)
 class Backlog:
     """The `decide` role of a worker."""
 
-    def __init__(self, pool: Any, rules: LiveRules, undo: Undo | None = None) -> None:
+    def __init__(self, pool: Any, rules: LiveRules, undo: Undo | None = None, in_order: Collection[str] = ()) -> None:
         self._pool = pool
         self._rules = rules
         self._undo = undo or {}
+        self._in_order = in_order
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ends when `stop` is set and the batch at hand is saved."""
@@ -82,7 +83,7 @@ class Backlog:
             ids = [event.id for event in run]
             try:
                 async with self._pool.acquire() as connection:
-                    await decide_stored(connection, run, rulebook, self._undo)
+                    await decide_stored(connection, run, rulebook, self._undo, self._in_order)
             except Exception as error:  # one batch's seam: each of its events is tried again alone
                 passing = isinstance(error, PASSING) and not isinstance(error, asyncpg.QueryCanceledError)
                 if not passing:
@@ -94,17 +95,22 @@ class Backlog:
             await give_back(connection, ids, after_s=AGAIN_AFTER_S, failure=failure, uncount=uncount)
 
 
-async def decide_stored(connection: Any, events: Sequence[EconomicEvent], rulebook: Rulebook, undo: Undo) -> int:
+async def decide_stored(
+    connection: Any, events: Sequence[EconomicEvent], rulebook: Rulebook, undo: Undo, in_order: Collection[str] = ()
+) -> int:
     """Decides events that wait, in one transaction; returns how many this call decided."""
     async with connection.transaction():
         mine = await lock_to_decide(connection, [event.id for event in events])
         decided = await _decided(connection, [event for event in events if event.id in mine], rulebook, undo, {})
-        saved = await _save(connection, decided)
+        saved = await _save(connection, decided, in_order)
     failpoint.reach("decide.after_commit")
     return len(saved)
 
 
-async def replay(connection: Any, event_ids: Sequence[UUID], rulebook: Rulebook, undo: Undo | None = None) -> int:
+async def replay(
+    connection: Any, event_ids: Sequence[UUID], rulebook: Rulebook, undo: Undo | None = None,
+    in_order: Collection[str] = (),
+) -> int:  # fmt: skip
     """Decides stored events again by the live rules; rules that already gave for an event are left out.
 
     Returns how many of the ids exist. Mends `failed` events. One transaction: all or nothing. Raises `Conflict` for
@@ -119,7 +125,8 @@ async def replay(connection: Any, event_ids: Sequence[UUID], rulebook: Rulebook,
             event.id: Replayed(given.get(event.id, frozenset()), counted=event.status == "decided") for event in events
         }
         for run in runs(events, rulebook):
-            await _save(connection, await _decided(connection, run, rulebook, undo or {}, behind), again=True)
+            decided = await _decided(connection, run, rulebook, undo or {}, behind)
+            await _save(connection, decided, in_order, again=True)
     return len(events)
 
 
@@ -132,11 +139,13 @@ async def _decided(
     return await decide_run(connection, events, rulebook, undo, behind)
 
 
-async def _save(connection: Any, decided: Sequence[Decided], *, again: bool = False) -> set[UUID]:
+async def _save(
+    connection: Any, decided: Sequence[Decided], in_order: Collection[str], *, again: bool = False
+) -> set[UUID]:
     rows = [
         DecidedRow(one.event.id, one.decision.ruleset_version, one.at, one.trace, one.state, one.actions)
         for one in decided
     ]
-    saved = await save_decisions(connection, rows, again=again)
+    saved = await save_decisions(connection, rows, again=again, in_order=in_order)
     failpoint.reach("decide.before_commit")
     return saved

@@ -6,8 +6,9 @@ tried one by one, so that a poison row fails alone. A 2xx is answered only from 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
@@ -86,10 +87,15 @@ class _Waiting(Struct):
 class Recorder:
     """The one way in: every channel submits here."""
 
-    def __init__(self, pool: Any, rules: LiveRules, *, queue_max: int = 5000, undo: Undo | None = None) -> None:
+    def __init__(
+        self, pool: Any, rules: LiveRules, *, queue_max: int = 5000, undo: Undo | None = None,
+        in_order: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        """`in_order`: targets that take a user's commands one at a time."""
         self._pool = pool
         self._rules = rules
         self._undo = undo or {}
+        self._in_order = frozenset(in_order)
         self._queue_max = queue_max
         self._waiting: list[_Waiting] = []
         self._characters = 0
@@ -237,7 +243,7 @@ class Recorder:
         inline = [one for one in waiting if one.processing == "inline"]
         if all(rulebook.plan(one.normal.event.event_type).is_plain for one in inline):
             rows = {one.identity: row for one in inline if (row := self._decided_plain(one, rulebook, written))}
-            written.take(rows, await _with_retries(record, connection, rows))
+            written.take(rows, await _with_retries(partial(record, in_order=self._in_order), connection, rows))
             return
         by_id = {one.normal.event.id: one for one in inline}
         for run in runs([one.normal.event for one in inline], rulebook):
@@ -281,7 +287,7 @@ class Recorder:
                     rows = {
                         one.identity: decided_row(one.normal, found) for one, found in zip(fresh, decided, strict=True)
                     }
-                    if len(await record(connection, list(rows.values()))) < len(rows):
+                    if len(await record(connection, list(rows.values()), self._in_order)) < len(rows):
                         raise _Raced
                     failpoint.reach("intake.before_commit")
                 return rows, {one.identity: found.decision.warnings for one, found in zip(fresh, decided, strict=True)}

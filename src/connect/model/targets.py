@@ -34,6 +34,8 @@ class Target(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     only the target's `result`. Unset: `answer`; over a broker `result` where `results_url` is set, else `accepted`."""
     results_url: str | None = None
     """A queue, stream or subject that the target's results come back on."""
+    order_by: Literal["user"] | None = None
+    """`user`: one command of a user at a time, in the order they were given."""
     batch: Annotated[int, Meta(ge=1, le=100)] = 1
     """Commands in one POST; above 1 they come as `{"commands": [...]}`, and each is answered on its own."""
     undo: dict[Symbol, Symbol] = {}

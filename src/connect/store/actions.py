@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from connect.model import ActionStatus, DispatchAttempt, Failure, RewardAction, TakenBack, ZonedTime
+from connect.store import order
 from connect.store.page import Page, page
 from connect.store.pool import Connection
 
@@ -37,7 +38,9 @@ UPDATE reward_action AS undo SET
     last_error = CASE WHEN NOT {effect} THEN 'nothing to take back: the original had no effect' END
 FROM reward_action AS original
 WHERE undo.reverses = original.id AND original.id = ANY($1) AND original.status IN ('completed', 'failed', 'cancelled')
-    AND (undo.status = 'blocked' OR (undo.status = 'awaiting_approval' AND NOT {effect}))
+    AND ((undo.status = 'blocked' AND undo.lane_position IS NULL)
+        OR (undo.status = 'awaiting_approval' AND NOT {effect}))
+RETURNING undo.id
 """.format(
     effect="(original.status = 'completed' OR original.failure IS NOT DISTINCT FROM 'exhausted')",
     review="(original.status <> 'completed' OR undo.command = 'reverse' "
@@ -154,8 +157,12 @@ async def take_back(connection: Connection, taken: Sequence[TakenBack]) -> None:
 
 
 async def release(connection: Connection, ended: Sequence[UUID]) -> None:
-    """Lets the reversals go on that waited for the end of these actions."""
-    await connection.execute(RELEASE, list(ended))
+    """Lets go on what waited for the end of these actions: their reversals, and who is behind them in order."""
+    async with connection.transaction():
+        released = [row["id"] for row in await connection.fetch(RELEASE, list(ended))]
+        if released:
+            await order.enter_again(connection, released)
+        await order.leave(connection, ended)
 
 
 async def given_rules(connection: Connection, event_ids: Sequence[UUID]) -> dict[UUID, frozenset[str]]:

@@ -11,6 +11,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from connect.model import ClaimedCommand, DispatchAttempt, Settlement, Target
+from connect.store import order
 from connect.store.actions import release
 from connect.store.pool import Connection
 
@@ -70,8 +71,9 @@ UPDATE reward_action AS action SET
     reference = coalesce(answered.reference, action.reference), completed_at = answered.completed_at
 FROM answered
 WHERE action.id = answered.id AND action.status = 'dispatched' AND action.attempts = answered.n
-RETURNING action.id, action.due_at IS NULL AND (action.reversed > 0 OR EXISTS (
-    SELECT FROM reward_action AS undo WHERE undo.reverses = action.id)) AS releases
+RETURNING action.id, action.due_at IS NULL AND (
+    action.lane_position IS NOT NULL OR action.reversed > 0
+    OR EXISTS (SELECT FROM reward_action AS undo WHERE undo.reverses = action.id)) AS releases
 """
 
 SETTLEMENT_COLUMNS = ("id", "n", "status", "retries", "failure", "due_at", "accepted_at", "last_error", "reference",
@@ -98,7 +100,8 @@ RETURNING id, target
 
 ENDED_UNRELEASED = f"""
 SELECT DISTINCT original.id FROM reward_action AS undo JOIN reward_action AS original ON original.id = undo.reverses
-WHERE undo.status = 'blocked' AND original.status IN ('completed', 'failed', 'cancelled') LIMIT {GIVE_UP_BATCH}
+WHERE undo.status = 'blocked' AND undo.lane_position IS NULL AND original.status IN ('completed', 'failed', 'cancelled')
+LIMIT {GIVE_UP_BATCH}
 """
 
 DUE_BY_TARGET = """
@@ -173,11 +176,11 @@ async def settle(connection: Connection, settled: Sequence[tuple[Settlement, Dis
 
 
 async def release_ended(connection: Connection) -> int:
-    """Lets reversals go on whose original has ended and nobody told them; returns how many originals that were."""
+    """Lets go on what waits for an end that nobody told it of, reversals and users' orders; how many those were."""
     ended = [row["id"] for row in await connection.fetch(ENDED_UNRELEASED)]
     if ended:
         await release(connection, ended)
-    return len(ended)
+    return len(ended) + await order.mend(connection)
 
 
 async def give_up(connection: Connection, targets: Mapping[str, Target]) -> list[tuple[UUID, str]]:

@@ -1,6 +1,6 @@
 """Facts: recorded once by (source, external_id), decided once, read and searched by people."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from connect.engine.explain import expanded
 from connect.model import EconomicEvent, EventStatus, Outcome, RewardAction, RuleTrace, ZonedTime
+from connect.store.order import enter
 from connect.store.page import Page, page
 from connect.store.pool import Connection, RawJson
 
@@ -153,11 +154,21 @@ async def record_impatiently(connection: Connection, rows: Sequence[EventRow]) -
         return await record(connection, rows)
 
 
-async def record(connection: Connection, rows: Sequence[EventRow]) -> set[UUID]:
+async def record(connection: Connection, rows: Sequence[EventRow], in_order: Collection[str] = ()) -> set[UUID]:
     """Records events of distinct identities with their actions, all or nothing; returns the ids that were new.
 
-    A crash before the statement's end leaves nothing, after it everything.
+    `in_order`: targets that take a user's commands one at a time, in the order of these rows.
     """
+    placed = [action.id for row in rows for action, _ in row.actions if action.target in in_order]
+    if not placed:
+        return await _record(connection, rows)
+    async with connection.transaction():
+        recorded = await _record(connection, rows)
+        await enter(connection, placed, in_order)
+    return recorded
+
+
+async def _record(connection: Connection, rows: Sequence[EventRow]) -> set[UUID]:
     ordered = sorted(rows, key=lambda row: (row.event.source, row.event.external_id))
     events = [row.event for row in ordered]
     actions = [action for row in ordered for action in row.actions]
@@ -237,8 +248,10 @@ class DecidedRow(Struct, frozen=True):
     actions: Sequence[tuple[RewardAction, str]]
 
 
-async def save_decisions(connection: Connection, decided: Sequence[DecidedRow], *, again: bool = False) -> set[UUID]:
-    """Stores decisions with their actions; returns the ids that this call decided.
+async def save_decisions(
+    connection: Connection, decided: Sequence[DecidedRow], *, again: bool = False, in_order: Collection[str] = ()
+) -> set[UUID]:
+    """Stores decisions with their actions; returns the ids that this call decided. In a transaction of the caller's.
 
     Events decided meanwhile by another process are left alone, unless `again` (a replay, which holds their rows).
     """
@@ -252,7 +265,11 @@ async def save_decisions(connection: Connection, decided: Sequence[DecidedRow], 
         again,
         [None if row.state is None else RawJson(row.state) for row in decided],
     )
-    return {row["id"] for row in rows}
+    saved = {row["id"] for row in rows}
+    owed = [action for row in decided if row.event_id in saved for action, _ in row.actions]
+    if placed := [action.id for action in owed if action.target in in_order]:
+        await enter(connection, placed, in_order)
+    return saved
 
 
 async def lock_to_decide(connection: Connection, event_ids: Sequence[UUID]) -> set[UUID]:

@@ -137,9 +137,20 @@ CHECKS = (
         mend="no worker lets them go on: start one (`connect worker --roles dispatch`)",
         sql=f"""SELECT undo.id FROM reward_action AS undo
             LEFT JOIN reward_action AS original ON original.id = undo.reverses
-            WHERE undo.status = 'blocked' AND (original.id IS NULL OR original.completed_at IS NOT NULL
+            WHERE undo.status = 'blocked' AND undo.lane_position IS NULL
+                AND (original.id IS NULL OR original.completed_at IS NOT NULL
                 AND original.status IN ('completed', 'failed', 'cancelled')
                 AND original.completed_at < now() - interval '{OVERDUE_S} s')""",
+    ),
+    Check(
+        name="behind_nobody",
+        wrong="actions that wait behind others of their user where nobody is ahead",
+        mend="no worker lets them go on: start one (`connect worker --roles dispatch`)",
+        sql="""SELECT waiting.id FROM reward_action AS waiting
+            WHERE waiting.status = 'blocked' AND waiting.lane_position IS NOT NULL AND NOT EXISTS (
+                SELECT FROM reward_action AS ahead
+                WHERE ahead.target = waiting.target AND ahead.user_id = waiting.user_id
+                    AND ahead.lane_position IS NOT NULL AND ahead.status IN ('pending', 'dispatched'))""",
     ),
     Check(
         name="arm_of_exposure",

@@ -93,10 +93,10 @@ WITH dropped AS (
 UPDATE reward_action AS original SET reversed = greatest(0, original.reversed - kept.amount)
 FROM kept WHERE original.id = kept.id AND original.status <> 'cancelled'
 """
-# What is taken back goes on when its rule is stopped: the user would have both.
-UNSENT = """
-SELECT id FROM reward_action WHERE rule_key = $1 AND status = 'pending' AND attempts = 0 AND reverses IS NULL ORDER BY id
-"""
+# Never sent: it waits for its time, or behind others of its user. What is taken back goes on when its rule is stopped.
+_UNSENT = """attempts = 0 AND reverses IS NULL
+    AND (status = 'pending' OR (status = 'blocked' AND lane_position IS NOT NULL))"""
+UNSENT = f"SELECT id FROM reward_action WHERE rule_key = $1 AND {_UNSENT} ORDER BY id"
 
 COUNT = f"SELECT count(*) FROM ({OPERABLE}) AS operable"
 
@@ -129,8 +129,7 @@ STOP_CHANGES: dict[Pending, str] = {
 STOP = """
 WITH changed AS (
     UPDATE reward_action SET {change} WHERE id = ANY(ARRAY(
-        SELECT id FROM reward_action WHERE rule_key = $1 AND status = 'pending' AND attempts = 0 AND reverses IS NULL
-        ORDER BY id FOR UPDATE
+        SELECT id FROM reward_action WHERE rule_key = $1 AND {unsent} ORDER BY id FOR UPDATE
     )) RETURNING id
 ), counted AS MATERIALIZED (
     SELECT count(*) AS changed FROM changed
@@ -211,7 +210,7 @@ async def stop_rule(connection: Connection, key: str, pending: Pending, *, by: s
     """
     if pending == "keep":
         return 0
-    query = STOP.format(change=STOP_CHANGES[pending])
+    query = STOP.format(change=STOP_CHANGES[pending], unsent=_UNSENT)
     return await connection.fetchval(query, key, by, _checked(note), {"pending": pending})
 
 
