@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
+import msgspec
+from msgspec import Struct
 from nats import errors
 from nats.aio.client import Client
 from nats.js import api
@@ -28,6 +30,11 @@ OURS_SAID: Final = ("authorization violation", "authentication", "permissions vi
 """Parts of errors that somebody has to mend: a password, a permission, a server without JetStream or TLS."""
 OURS_CODES: Final = (400, 403)
 """Of JetStream's API: what is asked for contradicts what exists, or is not allowed."""
+
+
+class _StreamNames(Struct):
+    streams: list[str] | None = None
+    error: dict[str, Any] | None = None
 
 
 class _Client(Client):
@@ -89,20 +96,39 @@ async def ensure_stream(client: Any, address: Address) -> str:
     One made here keeps a message until it is acknowledged, so that nothing unread is dropped and nothing read piles up.
     """
     streams: Any = client.jetstream(timeout=REQUEST_S)
-    named = address.options.get("stream")
+    name = address.options.get("stream")
     with broker_errors(address):
-        try:
-            if named is None:
-                return await streams.find_stream_name_by_subject(address.name)
-            await streams.stream_info(named)
-        except NotFoundError:
-            made = api.StreamConfig(
-                name=named or name_of(address.name), subjects=[address.name], retention=api.RetentionPolicy.WORK_QUEUE,
-                storage=api.StorageType.FILE, duplicate_window=DUPLICATE_WINDOW_S,
-            )  # fmt: skip
-            await streams.add_stream(made)
-            return str(made.name)
-        return named
+        found = await _streams_of(client, address.name) if name is None else await _stream_if_any(streams, name)
+        if len(found) > 1:
+            raise BrokerMisconfigured(f"{address.shown}: {', '.join(found)} take it: name one of them by `stream=`")
+        if found:
+            return found[0]
+        made = api.StreamConfig(
+            name=name or name_of(address.name), subjects=[address.name], retention=api.RetentionPolicy.WORK_QUEUE,
+            storage=api.StorageType.FILE, duplicate_window=DUPLICATE_WINDOW_S,
+        )  # fmt: skip
+        await streams.add_stream(made)
+        return str(made.name)
+
+
+async def _stream_if_any(streams: Any, name: str) -> list[str]:
+    try:
+        await streams.stream_info(name)
+    except NotFoundError:
+        return []
+    return [name]
+
+
+async def _streams_of(client: Any, subject: str) -> list[str]:
+    """All that a subject reaches: of a pattern the client's own call would tell one."""
+    try:
+        said = await client.request("$JS.API.STREAM.NAMES", msgspec.json.encode({"subject": subject}), REQUEST_S)
+    except errors.NoRespondersError as error:
+        raise BrokerUnavailable("JetStream does not answer: is it enabled?") from error
+    answer = msgspec.json.decode(said.data, type=_StreamNames)
+    if answer.error is not None:
+        raise APIError(**answer.error)
+    return answer.streams or []
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from connect.intake.bus.facts import Facts, terms_of
 from connect.intake.live import LiveRules
 from connect.intake.record import Recorder
 from connect.store.dead import DeadFilter, list_dead
-from tests.brokers import STAND_INS, BrokerStandIn, standing_in_for
+from tests.brokers import STAND_INS, BrokerStandIn, NatsStandIn, standing_in_for
 from tests.conftest import eventually
 
 
@@ -197,6 +197,72 @@ BINARY: Mapping[str, str] = {
     "ce-source": "shop",
     "ce-type": "purchase.completed",
 }
+
+
+@pytest.mark.parametrize("prefix", ["cloudEvents:", "cloudEvents_"])
+async def test_a_cloudevent_in_the_binary_form_of_amqp_is_recorded(pool: Any, prefix: str):
+    attributes = {f"{prefix}{name[3:]}": value for name, value in BINARY.items()} | {f"{prefix}id": "100%25"}
+    async with standing_in_for("rabbitmq") as broker:
+        await broker.make()
+        async with consuming(pool, broker):
+            await broker.put([b'{"actor_user_id": "u1"}'], attributes)
+            await eventually(lambda: recorded(pool, 1, 0))
+    assert await pool.fetchval("SELECT external_id FROM event") == "100%25"  # AMQP does not encode it
+
+
+async def test_several_streams_under_one_pattern_are_told_unless_one_is_named():
+    async with standing_in_for("nats") as broker:
+        assert isinstance(broker, NatsStandIn)
+        for part in ("a", "b"):
+            await broker.streams.add_stream(name=f"{broker.name}-{part}", subjects=[f"{broker.name}.{part}"])
+        url = broker.url + ".>"
+        bus = open_bus(parse_address(url), reader="one")
+        with pytest.raises(BrokerMisconfigured, match="name one of them by"):
+            await bus.open()
+        await bus.close()
+        named = open_bus(parse_address(f"{url}&stream={broker.name}-a"), reader="one")
+        await named.open()
+        await broker.streams.publish(f"{broker.name}.a", b"one")
+        assert bodies(await take(named, 1)) == [b"one"]
+        await named.close()
+        for part in ("a", "b"):
+            await broker.streams.delete_stream(f"{broker.name}-{part}")
+
+
+async def test_another_use_of_a_consumers_name_is_told_before_anything_is_read():
+    async with standing_in_for("nats") as broker:
+        assert isinstance(broker, NatsStandIn)
+        await broker.make()
+        await broker.streams.add_consumer(
+            f"{broker.name}-made", durable_name="theirs", filter_subject=f"{broker.name}.others", ack_policy="explicit"
+        )
+        bus = open_bus(parse_address(f"{broker.url}&durable=theirs"), reader="one")
+        with pytest.raises(BrokerMisconfigured, match=r"theirs is for the subject connect-test-\w+\.others"):
+            await bus.open()
+        await bus.close()
+
+
+async def test_tls_is_never_given_up_for_a_connection_in_the_clear():
+    async with standing_in_for("nats") as broker:
+        bus = open_bus(parse_address(broker.url.replace("nats://", "tls://somebody:secret@")), reader="one")
+        with pytest.raises(BrokerMisconfigured, match="secure connection not available"):
+            await bus.open()
+        await bus.close()
+
+
+async def test_a_virtual_host_that_does_not_exist_is_told_as_something_to_mend():
+    async with standing_in_for("rabbitmq") as broker:
+        bus = open_bus(parse_address(broker.url.replace("/?", "/nowhere?")), reader="one")
+        with pytest.raises(BrokerMisconfigured, match="virtual host"):
+            await bus.open()
+        await bus.close()
+
+
+async def test_a_queue_taken_away_is_told_to_its_reader():
+    async with standing_in_for("rabbitmq") as broker, reading(broker) as bus:
+        await broker.take_away()
+        with pytest.raises(BrokerUnavailable, match="is the queue gone"):
+            await take(bus, 1)
 
 
 async def test_a_cloudevent_in_binary_form_is_recorded(pool: Any, broker: BrokerStandIn):
