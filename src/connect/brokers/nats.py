@@ -14,6 +14,7 @@ from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
 from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable
+from connect.brokers.look import Look
 
 PING_S: Final = 10
 """A connection that is dead without having been closed is noticed within about three of these."""
@@ -154,3 +155,24 @@ def told(address: Address, error: BaseException) -> BrokerUnavailable:
     refused = isinstance(error, APIError) and error.code in OURS_CODES
     kind = BrokerMisconfigured if ours or refused else BrokerUnavailable
     return kind(f"{address.shown}: {type(error).__name__}: {error}")
+
+
+async def look(address: Address) -> Look:
+    """The stream that takes the subject, and what it holds."""
+    client = await open_client(address, lambda _: None, connect_timeout_s=5)
+    try:
+        with broker_errors(address):
+            name = address.options.get("stream")
+            found = await _streams_of(client, address.name) if name is None else [name]
+            streams: Any = client.jetstream(timeout=REQUEST_S)
+            try:
+                said = await streams.stream_info(found[0]) if found else None
+            except NotFoundError:
+                said = None
+    finally:
+        await close_client(client)
+    if said is None:
+        return Look("stream", None)
+    in_memory = said.config.storage == api.StorageType.MEMORY
+    doubt = "its storage is memory: a crash of its server loses what it holds" if in_memory else ""
+    return Look(f"stream {said.config.name}", int(said.state.messages), doubt)

@@ -14,6 +14,7 @@ from aiormq import exceptions
 from aiormq.connection import Connection
 
 from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable
+from connect.brokers.look import Look
 
 HEARTBEAT_S: Final = 10
 """A connection that is dead without having been closed is noticed within about three of these."""
@@ -94,3 +95,18 @@ def told(address: Address, error: BaseException) -> BrokerUnavailable:
     """What an error of the client comes to."""
     kind = BrokerMisconfigured if isinstance(error, OURS) else BrokerUnavailable
     return kind(f"{address.shown}: {type(error).__name__}: {error}")
+
+
+async def look(address: Address) -> Look:
+    """The queue, and what is ready in it; what is with a consumer RabbitMQ tells its management only."""
+    connection = await open_connection(address)
+    try:
+        with broker_errors(address):
+            channel = await connection.channel(publisher_confirms=False)
+            try:
+                found = await channel.queue_declare(address.name, passive=True)
+            except exceptions.ChannelNotFoundEntity:
+                return Look("queue", None)
+    finally:
+        await close_connection(connection)
+    return Look("queue", int(found.message_count or 0))

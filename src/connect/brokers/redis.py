@@ -10,6 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable
+from connect.brokers.look import Look
 
 EVENT_FIELD: Final = b"event"
 COMMAND_FIELD: Final = "command"
@@ -57,3 +58,29 @@ def _told(address: Address, error: Any) -> BrokerUnavailable:
 def is_ours(error: Exception) -> bool:
     """Whether trying again cannot help before somebody mended something."""
     return str(error).startswith(OURS) or isinstance(error, exceptions.NoPermissionError)
+
+
+async def look(address: Address) -> Look:
+    """The stream, and what its slowest group has not acknowledged."""
+    client, saved = open_client(address, timeout_s=5), dict[str, str]()
+    try:
+        with broker_errors(address):
+            found = await client.type(address.name)
+            if found == b"none":
+                return Look("stream", None)
+            if found != b"stream":
+                raise BrokerMisconfigured(f"{address.shown}: there is a {found.decode()} under that name, no stream")
+            groups = await client.xinfo_groups(address.name)
+            length = await client.xlen(address.name)
+            with contextlib.suppress(exceptions.ResponseError):  # where a provider keeps its settings to itself
+                saved = await client.config_get("appendonly")
+    finally:
+        with contextlib.suppress(exceptions.RedisError, OSError):
+            await client.aclose()
+    behind = [int(group["pending"]) + int(group.get("lag") or 0) for group in groups]
+    lost = saved.get("appendonly") == "no"
+    return Look(
+        "stream",
+        max(behind, default=int(length)),
+        "appendonly is off: a crash of Redis loses what it holds" if lost else "",
+    )

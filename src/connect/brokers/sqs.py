@@ -12,6 +12,7 @@ from aiobotocore.session import AioSession  # pyright: ignore[reportMissingTypeS
 from botocore import exceptions  # pyright: ignore[reportMissingTypeStubs]
 
 from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable
+from connect.brokers.look import Look
 
 T = TypeVar("T")
 
@@ -21,6 +22,7 @@ VISIBILITY_S: Final = 60
 """A message is its reader's for this long; `keep` begins it anew."""
 RETENTION_S: Final = 14 * 86_400
 CALLS_AT_ONCE: Final = 50
+COUNTS: Final = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
 OURS: Final = frozenset(
     "AccessDenied AccessDeniedException AuthFailure InvalidClientTokenId SignatureDoesNotMatch InvalidAddress"
     " UnrecognizedClientException InvalidAttributeName InvalidParameterValue InvalidSecurity OptInRequired".split()
@@ -47,6 +49,17 @@ class Queue:
 
         Raises `BrokerUnavailable`, `BrokerMisconfigured`; then nothing of it is left open.
         """
+        if await self.find():
+            return
+        try:
+            with broker_errors(self.address):
+                self.url = await self._make()
+        except BrokerUnavailable:
+            await self.close()
+            raise
+
+    async def find(self) -> bool:
+        """Connects; whether the queue exists. Raises as `open` does."""
         session: Any = AioSession()
         made = session.create_client(
             "sqs", region_name=self.address.host, endpoint_url=self.address.options.get("endpoint"), config=self._config
@@ -54,10 +67,11 @@ class Queue:
         try:
             with broker_errors(self.address):
                 self.client = await self._exits.enter_async_context(made)
-                self.url = await self._find() or await self._make()
+                self.url = await self._find() or ""
         except BrokerUnavailable:
             await self.close()
             raise
+        return bool(self.url)
 
     async def close(self) -> None:
         with contextlib.suppress(exceptions.BotoCoreError, OSError, TimeoutError):
@@ -101,3 +115,17 @@ def code_of(error: exceptions.ClientError) -> str:
 def calls(items: Sequence[T]) -> list[Sequence[T]]:
     """The items in parts that one call takes."""
     return [items[start : start + CALL_MAX] for start in range(0, len(items), CALL_MAX)]
+
+
+async def look(address: Address) -> Look:
+    """The queue, and what waits in it or is with a reader."""
+    queue = Queue(address, timeout_s=5)
+    kind = "FIFO queue" if address.name.endswith(".fifo") else "queue"
+    try:
+        if not await queue.find():
+            return Look(kind, None)
+        with broker_errors(address):
+            answer = await queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=list(COUNTS))
+    finally:
+        await queue.close()
+    return Look(kind, sum(int(answer["Attributes"][name]) for name in COUNTS))

@@ -14,7 +14,7 @@ import cyclopts
 import msgspec
 
 from connect.cli.output import Config, Exit, Output, printable, say, say_json
-from connect.cli.probe import Finding, Level, fail, ok, probe, warn
+from connect.cli.probe import Finding, Level, fail, ok, probe, probe_bus, warn
 from connect.config import Settings, load_settings
 from connect.errors import ConnectError, SettingsError
 from connect.intake.normalize import Terms, decode_any, event_id, normalize
@@ -100,9 +100,11 @@ async def _diagnose_from(config: Path | None, replay: int) -> list[Finding]:
 async def diagnose(settings: Settings, replay: int = 0) -> list[Finding]:
     """Every finding, in the order of the report. Never raises for what it looks at."""
     targets = await asyncio.gather(*(probe(name, target) for name, target in sorted(settings.targets.items())))
+    buses = await asyncio.gather(*(probe_bus(name, bus.url) for name, bus in sorted(settings.bus.items())))
     findings = [
-        ok("settings", f"read; {len(settings.targets)} targets"),
+        ok("settings", f"read; {len(settings.targets)} targets, {len(settings.bus)} buses"),
         *(finding for found in targets for finding in found),
+        *buses,
     ]
     if not settings.targets:
         mend = "add [targets.NAME] with `url`; `connect run` starts stand-ins meanwhile"

@@ -9,10 +9,16 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from connect.brokers import BROKER_SCHEMES, BrokerMisconfigured, BrokerUnavailable, parse_address
+from connect.brokers.look import look
 from connect.dispatch.command import signing_key
 from connect.dispatch.targets.guard import refusal
 from connect.errors import SettingsError
 from connect.model import Target
+
+LOOK_TIMEOUT_S = 10.0
+LAG_WARN = 10_000
+"""Messages: some 10 s of work for one reader."""
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -41,7 +47,54 @@ def fail(check: str, detail: str, mend: str) -> Finding:
 
 async def probe(name: str, target: Target) -> list[Finding]:
     """What its address and its secret are like. Never raises for what the target or the network does."""
-    return [await _address(name, target), _secret(name, target)]
+    if target.results_url is None:
+        return [await _reach(name, target), _secret(name, target)]
+    results = _broker(f"target {name}: results", f"results_url of [targets.{name}]", target.results_url)
+    return [await _reach(name, target), _secret(name, target), await results]
+
+
+async def probe_bus(name: str, url: str) -> Finding:
+    """Whether a bus can be read from, and how far it is behind."""
+    return await _broker(f"bus {name}", f"url of [bus.{name}]", url)
+
+
+async def _reach(name: str, target: Target) -> Finding:
+    if target.url.partition("://")[0] in BROKER_SCHEMES:
+        return await _broker(f"target {name}: broker", f"url of [targets.{name}]", target.url)
+    return await _address(name, target)
+
+
+async def _broker(check: str, setting: str, url: str) -> Finding:
+    """Looks and changes nothing: what does not exist yet is made by whoever uses it first."""
+    try:
+        address = parse_address(url)
+    except SettingsError as error:
+        return fail(check, error.detail, f"correct {setting}")
+    try:
+        async with asyncio.timeout(LOOK_TIMEOUT_S):
+            found = await look(address)
+    except SettingsError as error:
+        return fail(check, error.detail, "install it on this machine")
+    except BrokerMisconfigured as error:
+        return fail(check, str(error), f"correct {setting}, or the permissions and what stands there at the broker")
+    except BrokerUnavailable as error:
+        return fail(
+            check, str(error), "is the broker up, the address right, a firewall between? Nothing is lost meanwhile"
+        )
+    except TimeoutError:
+        return fail(
+            check, f"{address.shown}: no answer within {LOOK_TIMEOUT_S:g} s", f"is {setting} the right address?"
+        )
+    if found.waiting is None:
+        return ok(check, f"{address.shown}: answers; the {found.kind} does not exist yet and is made at the first use")
+    if found.doubt:
+        return warn(
+            check, f"{address.shown}: {found.kind}, {found.waiting:,} waiting; {found.doubt}", "see to it at the broker"
+        )
+    if found.waiting > LAG_WARN:
+        mend = "is whoever reads it running? More readers share the work: `connect worker --roles bus`"
+        return warn(check, f"{address.shown}: {found.kind}, {found.waiting:,} waiting", mend)
+    return ok(check, f"{address.shown}: {found.kind}, {found.waiting:,} waiting")
 
 
 def _secret(name: str, target: Target) -> Finding:

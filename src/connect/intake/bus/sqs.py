@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from connect.brokers import Address, BrokerUnavailable
-from connect.brokers.sqs import CALL_MAX, CALLS_AT_ONCE, VISIBILITY_S, Queue, broker_errors, calls
+from connect.brokers.sqs import CALL_MAX, CALLS_AT_ONCE, COUNTS, VISIBILITY_S, Queue, broker_errors, calls
 from connect.intake.bus.port import Message
 
 SOCKET_MARGIN_S: Final = 15.0
-COUNTS: Final = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
 
 
 class SqsBus:
