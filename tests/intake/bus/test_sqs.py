@@ -68,11 +68,11 @@ async def test_a_batch_is_more_than_one_call_gives_and_what_is_acknowledged_is_f
     bus = await opened_bus(url)
     assert await bus.lag() == 137
     messages: list[Any] = []
-    while len(messages) < 137:
+    while len({message.body for message in messages}) < 137:  # a queue that is no FIFO may give one twice
         found = await bus.batch(100, 1)
         assert 0 < len(found) <= 100
         messages += found
-    assert sorted(message.body.decode() for message in messages) == sorted(bodies)
+    assert {message.body.decode() for message in messages} == set(bodies)
     await bus.keep(messages)
     await bus.ack(messages)
     assert (await bus.lag(), await bus.batch(10, 1)) == (0, [])
@@ -130,7 +130,7 @@ async def test_commands_are_confirmed_with_the_same_body_and_headers(queue: Queu
     assert [answer.outcome for answer in answers] == [Completed()] * 25
     bus = await opened_bus(url)
     messages: list[Any] = []
-    while len(messages) < 25:
+    while len({message.body for message in messages}) < 25:
         messages += await bus.batch(100, 1)
     assert {message.body.decode() for message in messages} == {one.body for one in commands}
     keys = {message.attributes["idempotency-key"] for message in messages}
