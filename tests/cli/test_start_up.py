@@ -41,6 +41,7 @@ async def loaded(*arguments: str) -> set[str]:
         (["rules", "stop", "welcome"], [*SERVER, *ENGINE, *SHOWN, "asyncio"]),
         (["rules", "check", __file__], [*SERVER, "rich.progress", "asyncio", "connect.intake", "connect.backtest"]),
         (["status", "--help"], ["connect.intake", "connect.backtest", "connect.dispatch", "litestar", "aiohttp"]),
+        (["receiver", "check", "--help"], [*SERVER, *ENGINE, *SHOWN[1:], "connect.dispatch", "connect.receiver"]),
         (["doctor", "--help"], ["connect.backtest", "litestar", "aiohttp"]),
     ],
 )

@@ -41,6 +41,7 @@ COMMANDS = {
     "actions": ("connect.cli.actions:app", "List, retry, cancel, approve and reject reward actions."),
     "dead": ("connect.cli.dead:app", "List, show, mend and replay what a bus brought and could not be recorded."),
     "targets": ("connect.cli.targets:app", "List, pause, resume and recover targets."),
+    "receiver": ("connect.cli.receiver:app", "Check a service that receives commands against the contract."),
 }
 
 

@@ -117,7 +117,7 @@ class HttpTransport:
         try:
             session = self._open_session()
             async with session.post(self._url, data=body, headers=around, allow_redirects=False) as response:
-                reply = await _read(response)
+                reply = await read_reply(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return self._outcome_of_error(error)
         wait_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
@@ -206,7 +206,7 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
     return max((at - now).total_seconds(), 0.0)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def read_reply(response: aiohttp.ClientResponse) -> bytes:
     """The reply's first bytes. One that is cut, stalls or never ends does not change what its status line said."""
     raw = bytearray()
     try:
