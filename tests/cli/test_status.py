@@ -13,6 +13,9 @@ from msgspec.structs import replace
 
 from connect.cli.status import age, look
 from connect.config import Settings
+from connect.errors import InvalidEvent
+from connect.store.dead import Dead, keep_dead
+from connect.store.targets import pause
 from tests.conftest import free_port
 
 OVERDUE = "UPDATE reward_action SET due_at = now() - interval '301 seconds' WHERE user_id = 'u1'"
@@ -143,3 +146,24 @@ async def test_a_database_that_is_away_is_unhealthy(tmp_path: Path):
     assert (code, "does not answer" in output, "hidden" in output) == (1, True, False)
     code, output = await run_status(tmp_path, "-o", "json", CONNECT_HOME=str(tmp_path / "none"))
     assert (code, "no embedded PostgreSQL runs" in output) == (1, True)
+
+
+async def test_a_paused_target_needs_a_person_and_is_not_overdue(settings: Settings, pool: asyncpg.Pool):
+    await pool.execute(OVERDUE)
+    async with pool.acquire() as connection:
+        await pause(connection, "points", actor="ops")
+    found = await look(settings)
+    assert (found.healthy, found.lanes[0].standing) == (True, "paused")
+    [need] = found.needs
+    assert (need.what, need.command) == ("target points is paused by ops", "connect targets resume points")
+
+
+async def test_messages_that_could_not_be_recorded_need_a_person(settings: Settings, pool: asyncpg.Pool):
+    dead = Dead(bus="orders", kind="event", body=b"{", attributes={}, error=InvalidEvent("no JSON"))
+    async with pool.acquire() as connection:
+        await keep_dead(connection, [dead])
+    [need] = (await look(settings)).needs
+    assert (need.what, need.command) == (
+        "1 messages of bus orders could not be recorded",
+        "connect dead list --bus orders",
+    )

@@ -123,13 +123,15 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def worker(*, roles: str = "decide,dispatch", host: str | None = None, port: int = 9090, config: Config = None) -> None:
-    """Decide what is queued and dispatch what is due. Run any number of these; claims never collide.
+def worker(
+    *, roles: str = "decide,dispatch,bus", host: str | None = None, port: int = 9090, config: Config = None
+) -> None:
+    """Decide what is queued, dispatch what is due, read the buses. Run any number of these; claims never collide.
 
     Parameters
     ----------
     roles
-        Which loops to run: decide, dispatch (comma-separated).
+        Which loops to run, comma-separated: decide, dispatch, bus (facts and results that come over brokers).
     host
         Address of the probe port (default: CONNECT_HOST).
     port

@@ -10,6 +10,7 @@ from msgspec.structs import asdict
 from connect.cli.output import Cell, Config, Exit, Output, printable, say, say_json, say_table
 from connect.config import Settings, load_settings
 from connect.store import health
+from connect.store.dead import dead_by_bus
 from connect.store.embedded import running_url
 from connect.store.invariants import OVERDUE_S
 from connect.store.migrate import migrations, schema_version
@@ -52,8 +53,8 @@ def status(*, output: Output = "table", config: Config = None) -> int:
 
     Unhealthy, exit code 1: the database does not answer; its schema is not this program's; no api or no worker was seen
     in the last 20 s; an action is overdue by more than 5 minutes; an event waits to be decided for more than 5 minutes;
-    an event failed to be decided. Failed actions and approvals need a person and are no fault of the system: they do
-    not change the exit code.
+    an event failed to be decided. A paused target's actions are not overdue. Failed actions and approvals need a person
+    and are no fault of the system: they do not change the exit code.
     """
     found = asyncio.run(look(load_settings(config)))
     if output == "json":
@@ -98,6 +99,7 @@ async def _look(connection: Any, settings: Settings) -> Status:
         lanes = await health.lanes(connection, sorted(settings.targets))
         events = await health.event_counts(connection)
         version, _ = await health.live_ruleset(connection)
+        dead = await dead_by_bus(connection)
     problems = problems_of(processes, lanes, events)
     return Status(
         healthy=not problems,
@@ -106,7 +108,7 @@ async def _look(connection: Any, settings: Settings) -> Status:
         processes=processes,
         lanes=lanes,
         events=events,
-        needs=needs_of(lanes, events),
+        needs=[*needs_of(lanes, events), *_dead(dead)],
     )
 
 
@@ -122,7 +124,7 @@ def problems_of(processes: list[Process], lanes: list[health.Lane], events: heal
     problems += [
         f"target {lane.target}: the oldest due action waits for {age(lane.oldest_due_age_s)}"
         for lane in lanes
-        if lane.oldest_due_age_s > OVERDUE_S
+        if lane.oldest_due_age_s > OVERDUE_S and lane.standing != "paused"
     ]
     if events.oldest_undecided_s > OVERDUE_S:
         problems.append(f"the oldest undecided event waits for {age(events.oldest_undecided_s)}")
@@ -146,6 +148,9 @@ def needs_of(lanes: list[health.Lane], events: health.EventCounts) -> list[Need]
                     command=f"add [targets.{name}] to the settings, or: connect actions cancel --target {name}",
                 )
             )
+        if lane.standing == "paused":
+            what = f"target {name} is paused by {lane.paused_by}"
+            needs.append(Need(what=what, command=f"connect targets resume {name}"))
         if lane.awaiting_approval:
             what = f"{lane.awaiting_approval} actions for {name} wait for approval"
             needs.append(Need(what=what, command=f"{listed} --status awaiting_approval"))
@@ -156,6 +161,13 @@ def needs_of(lanes: list[health.Lane], events: health.EventCounts) -> list[Need]
             what = f"{lane.refused + lane.reported} actions for {name} were refused or reported as failed"
             needs.append(Need(what=what, command=f"{listed} --failure refused --failure reported"))
     return needs
+
+
+def _dead(by_bus: dict[str, int]) -> list[Need]:
+    return [
+        Need(what=f"{count} messages of bus {bus} could not be recorded", command=f"connect dead list --bus {bus}")
+        for bus, count in by_bus.items()
+    ]
 
 
 def _at_most(count: int) -> str:
@@ -219,6 +231,8 @@ def _say_lanes(lanes: list[health.Lane]) -> None:
     columns: dict[str, Cell] = {
         "TARGET": lambda row: row["target"] + ("" if row["configured"] else " (not configured)")
     }
+    if any(lane.standing != "closed" for lane in lanes):
+        columns["LANE"] = "standing"
     columns |= {name.replace("_", " ").upper(): name for name in shown}
     columns["OLDEST DUE"] = lambda row: age(row["oldest_due_age_s"]) if row["due"] else "-"
     say_table([asdict(lane) for lane in lanes], columns)

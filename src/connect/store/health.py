@@ -16,6 +16,7 @@ from connect.store.events import EVENT_COLUMNS, to_event
 from connect.store.invariants import CHECKS, Check
 from connect.store.pool import Connection
 from connect.store.recount import wrong_counters, wrong_limits
+from connect.store.targets import Standing, read_gates
 
 STATEMENT_TIMEOUT_S = 5
 """A check that takes longer is given up and said to be: looking must not slow down what it looks at."""
@@ -173,6 +174,9 @@ class Lane(Struct, kw_only=True):
 
     target: str
     configured: bool
+    standing: Standing = "closed"
+    """Of its breaker, or paused."""
+    paused_by: str | None = None
     due: int = 0
     oldest_due_age_s: float = 0.0
     in_flight: int = 0
@@ -208,6 +212,9 @@ async def lanes(connection: Connection, targets: Sequence[str]) -> list[Lane]:
     for row in await connection.fetch(NEEDING_A_PERSON):
         lane = found.setdefault(row["target"], Lane(target=row["target"], configured=row["target"] in targets))
         setattr(lane, row["state"], row["count"])
+    for name, gate in (await read_gates(connection)).items():
+        lane = found.setdefault(name, Lane(target=name, configured=name in targets))
+        lane.standing, lane.paused_by = gate.standing, gate.paused_by
     return [found[name] for name in sorted(found)]
 
 

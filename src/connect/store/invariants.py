@@ -235,7 +235,9 @@ CHECKS = (
         level="warn",
         mend="is a worker with the role dispatch running and the target's lane open? `connect status` shows both",
         sql=f"""SELECT id FROM reward_action WHERE target = ANY($1) AND due_at < now() - interval '{OVERDUE_S} s'
-            AND status = 'pending' ORDER BY due_at""",
+            AND status = 'pending'
+            AND NOT EXISTS (SELECT FROM target WHERE name = reward_action.target AND paused_at IS NOT NULL)
+            ORDER BY due_at""",
     ),
     Check(
         name="lease_expired",
