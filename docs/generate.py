@@ -314,7 +314,8 @@ def api_page() -> str:
     return f"""# The HTTP API
 
 The full description, with every field, is served by Connect itself: OpenAPI 3.1 at `/openapi.json`, readable at
-`/docs`. This page is the overview made from it.
+`/docs`. This page is the overview made from it. Messages over brokers, facts and results in and commands out, are
+described as AsyncAPI 3.0 at `/asyncapi.json`.
 
 - **Credential**: `Authorization: Bearer <key>`. 401 without or with a bad one, 403 without the scope. Scopes: {
         ", ".join(f"`{scope}`" for scope in model.Scope.__args__)

@@ -8,6 +8,7 @@ from typing import Any
 from litestar import Litestar
 
 from connect.api import actions, counters, dead, docs, event_search, events, health, rules, ruleset, schemas, targets
+from connect.api.asyncapi import asyncapi_json
 from connect.api.auth import Authenticator, Caller, guard
 from connect.api.openapi import openapi_json
 from connect.api.problems import HANDLERS, problem_page
@@ -66,6 +67,7 @@ def create_app(settings: Settings, database_url: str) -> Litestar:
         *docs.ROUTES,
         problem_page,
         openapi_json,
+        asyncapi_json,
     ]
     return Litestar(
         route_handlers=routes,

@@ -1,4 +1,7 @@
-"""/docs: Swagger UI over /openapi.json, with assets of this package (static/NOTICE) and none from outside."""
+"""/docs: Swagger UI over /openapi.json, and the way to /asyncapi.json.
+
+Its assets are of this package (static/NOTICE) and none from outside.
+"""
 
 import functools
 import gzip
@@ -46,6 +49,7 @@ PAGE = """<!doctype html>
 </head>
 <body>
 <noscript>This page needs JavaScript; the document itself is at <a href="/openapi.json">/openapi.json</a>.</noscript>
+<p>Messages over brokers, in and out: <a href="/asyncapi.json">/asyncapi.json</a> (AsyncAPI 3.0)</p>
 <div id="swagger-ui"></div>
 <script src="/docs/assets/swagger-ui-bundle.js"></script>
 <script src="/docs/assets/init.js"></script>
