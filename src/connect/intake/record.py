@@ -96,7 +96,7 @@ class Recorder:
         self._rules = rules
         self._undo = undo or {}
         self._in_order = frozenset(in_order)
-        self._queue_max = queue_max
+        self.queue_max = queue_max
         self._waiting: list[_Waiting] = []
         self._characters = 0
         self._arrived = asyncio.Event()
@@ -108,7 +108,7 @@ class Recorder:
         loop = asyncio.get_running_loop()
         batch = [_Waiting(normal, processing, loop.create_future()) for normal in events]
         characters = sum(len(waiting.normal.context) for waiting in batch)
-        too_many = len(self._waiting) + len(batch) > self._queue_max
+        too_many = len(self._waiting) + len(batch) > self.queue_max
         if self._closing or too_many or self._characters + characters > QUEUE_CHARACTERS_MAX:
             raise Overloaded("too many events are waiting to be recorded; send again", retry_after_s=RETRY_AFTER_S)
         self._waiting += batch

@@ -1,6 +1,6 @@
 """Messages that are facts: read, recorded with everything else that comes in, and told apart from what is refused."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -11,7 +11,10 @@ from connect.intake.bus.port import Message
 from connect.intake.bus.reading import read_message
 from connect.intake.foreign import Foreign
 from connect.intake.normalize import DEFAULT_SOURCE, NormalEvent, Terms
-from connect.intake.record import Processing, Recorder
+from connect.intake.record import GROUP_CHARACTERS_MAX, Answer, Processing, Recorder
+
+Numbered = tuple[int, NormalEvent]
+"""A fact, and the place of its message in the batch."""
 
 
 def terms_of(bus: BusSettings, settings: Settings) -> Terms:
@@ -30,6 +33,7 @@ class Facts:
     def __init__(
         self, recorder: Recorder, terms: Terms, sources: Mapping[str, Foreign], processing: Processing
     ) -> None:
+        """The recorder is best this process's own: what waits in it is then never more than a portion a bus."""
         self._recorder, self._terms, self._sources = recorder, terms, sources
         self._processing: Processing = processing
 
@@ -46,13 +50,30 @@ class Facts:
                 taken.append((index, read_message(message, self._terms, self._sources, now)))
             except ConnectError as error:
                 refused[index] = error
+        for portion in portions(taken, self._recorder.queue_max):
+            for (index, _), answer in zip(portion, await self._record(portion), strict=True):
+                if isinstance(answer, ConnectError):
+                    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                        raise Unready(answer.detail)
+                    refused[index] = answer
+        return refused
+
+    async def _record(self, portion: Sequence[Numbered]) -> list[Answer]:
         try:
-            answers = await self._recorder.submit([normal for _, normal in taken], self._processing)
+            return await self._recorder.submit([normal for _, normal in portion], self._processing)
         except ConnectError as error:
             raise Unready(error.detail) from error
-        for (index, _), answer in zip(taken, answers, strict=True):
-            if isinstance(answer, ConnectError):
-                if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                    raise Unready(answer.detail)
-                refused[index] = answer
-        return refused
+
+
+def portions(taken: Sequence[Numbered], count_max: int) -> Iterator[list[Numbered]]:
+    """The same in order, in parts that the recorder has room for: all of a batch of large ones it would never take."""
+    portion, characters = list[Numbered](), 0
+    for one in taken:
+        size = len(one[1].context)
+        if portion and (len(portion) == count_max or characters + size > GROUP_CHARACTERS_MAX):
+            yield portion
+            portion, characters = [], 0
+        portion.append(one)
+        characters += size
+    if portion:
+        yield portion
