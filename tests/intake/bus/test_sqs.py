@@ -1,7 +1,9 @@
 """Amazon SQS both ways, against moto's server over real HTTP."""
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -11,11 +13,17 @@ from moto.server import ThreadedMotoServer
 from connect.brokers import BrokerMisconfigured, BrokerUnavailable, parse_address
 from connect.brokers.address import Address
 from connect.brokers.sqs import Queue
+from connect.config import BusSettings, Settings
 from connect.dispatch.lifecycle import Accepted, Completed, Misconfigured, Retriable
 from connect.dispatch.targets import open_transport
 from connect.intake.bus import open_bus
+from connect.intake.bus.consumer import Consumer
+from connect.intake.bus.facts import Facts, terms_of
+from connect.intake.live import LiveRules
+from connect.intake.record import Recorder
 from connect.model import Target
-from tests.conftest import free_port
+from connect.store.dead import DeadFilter, list_dead
+from tests.conftest import eventually, free_port
 from tests.dispatch.stand_in import body_of, command
 
 
@@ -77,6 +85,43 @@ async def test_a_batch_is_more_than_one_call_gives_and_what_is_acknowledged_is_f
     await bus.ack(messages)
     assert (await bus.lag(), await bus.batch(10, 1)) == (0, [])
     await bus.close()
+
+
+@asynccontextmanager
+async def consuming(pool: Any, url: str) -> AsyncGenerator[None]:
+    recorder = Recorder(pool, LiveRules(pool))
+    flusher, stop = asyncio.create_task(recorder.run()), asyncio.Event()
+    take = Facts(recorder, terms_of(BusSettings(url=url, source="shop"), Settings()), {}, "inline").take
+    consumer = Consumer(pool, "orders", lambda: open_bus(parse_address(url), reader="one"), take)
+    running = asyncio.create_task(consumer.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await running
+        recorder.close()
+        await flusher
+
+
+async def test_bad_messages_and_conflicts_are_kept_and_their_neighbours_are_recorded(pool: Any, queue: Queue, url: str):
+    facts = [f'{{"external_id": "order-{n}", "event_type": "a.b"}}' for n in range(60)]
+    other = '{"external_id": "order-1", "event_type": "a.b", "actor_user_id": "u1"}'
+    for body in (*facts, '{"event_type": "a.b"}'):
+        await queue.client.send_message(QueueUrl=queue.url, MessageBody=body)
+    async with consuming(pool, url):
+        await eventually(lambda: _recorded(pool, 60, 1))
+        await queue.client.send_message(QueueUrl=queue.url, MessageBody=other)
+        await eventually(lambda: _recorded(pool, 60, 2))
+    kept = (await list_dead(pool, DeadFilter(), limit=10, cursor=None)).items
+    assert [one.code for one in kept] == ["event_conflict", "event_invalid"]
+    bus = await opened_bus(url)
+    assert await bus.lag() == 0
+    await bus.close()
+
+
+async def _recorded(pool: Any, events: int, dead: int) -> bool:
+    found = await pool.fetchrow("SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM dead_event)")
+    return tuple(found) == (events, dead)
 
 
 async def test_attributes_come_as_headers_do(queue: Queue, url: str):
