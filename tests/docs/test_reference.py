@@ -1,6 +1,7 @@
-"""Reference pages say what the code says, and the page about targets holds against what Connect sends."""
+"""Reference pages say what the code says, and the pages about targets hold against what Connect sends and reads."""
 
 import base64
+import re
 import subprocess
 import sys
 import time
@@ -11,9 +12,14 @@ import asyncpg
 import msgspec
 
 from connect.dispatch.command import headers, signing_key
+from connect.dispatch.lifecycle import Accepted, Completed, Misconfigured, Refused, Retriable
+from connect.dispatch.results import decode_result
+from connect.dispatch.targets.http import outcome_of
+from connect.dispatch.targets.http_batch import outcomes_of
 from connect.model import ClaimedCommand
 from tests.docs.pages import ROOT, read_blocks
 
+RECEIVER = "docs/reference/receiver.md"
 RECEIVING = "docs/how-to/receive-commands.md"
 SECRET = "whsec_" + base64.b64encode(b"thirty-two bytes, more or less..").decode()
 
@@ -25,21 +31,21 @@ def test_the_pages_made_from_the_code_are_up_to_date():
 
 
 def receiving() -> dict[str, Any]:
-    """What the page defines."""
+    """What the two pages define."""
     names: dict[str, Any] = {}
-    for block in read_blocks(RECEIVING):
+    for block in [*read_blocks(RECEIVER), *read_blocks(RECEIVING)]:
         if block.language == "python":
             exec(block.text, names)  # noqa: S102  a page of this repository
     return names
 
 
-def sent(body: bytes, now: int) -> dict[str, str]:
-    """The headers of an attempt, in lower case as a server gives them."""
-    claimed = msgspec.json.decode(body)
-    command = msgspec.convert(
+def claimed(body: bytes) -> ClaimedCommand:
+    """The first attempt of a shown command."""
+    shown = msgspec.json.decode(body)
+    return msgspec.convert(
         {
-            "id": claimed["id"],
-            "event_id": claimed["event"]["id"],
+            "id": shown["id"],
+            "event_id": shown["event"]["id"],
             "target": "points",
             "body": body.decode(),
             "n": 1,
@@ -48,11 +54,16 @@ def sent(body: bytes, now: int) -> dict[str, str]:
         },
         ClaimedCommand,
     )
-    return {name.lower(): value for name, value in headers(command, body, [signing_key(SECRET)], now).items()}
+
+
+def sent(body: bytes, now: int) -> dict[str, str]:
+    """The headers of an attempt, in lower case as a server gives them."""
+    around = headers(claimed(body), body, [signing_key(SECRET)], now)
+    return {name.lower(): value for name, value in around.items()}
 
 
 def shown_command() -> bytes:
-    return next(block.text for block in read_blocks(RECEIVING) if '"event":' in block.text).encode()
+    return next(block.text for block in read_blocks(RECEIVER) if '"event":' in block.text).encode()
 
 
 def test_the_shown_check_accepts_what_connect_signs_and_nothing_else():
@@ -61,6 +72,41 @@ def test_the_shown_check_accepts_what_connect_signs_and_nothing_else():
     assert not is_signed(sent(body, now), body + b" ", SECRET)
     assert not is_signed(sent(body, now - 600), body, SECRET)
     assert not is_signed({}, body, SECRET)
+
+
+def test_the_shown_check_has_ten_lines():
+    [block] = [block for block in read_blocks(RECEIVER) if block.language == "python"]
+    assert len(block.text.partition("def is_signed")[2].splitlines()) <= 10
+
+
+def test_the_shown_answers_mean_what_the_page_says():
+    """Each row's statuses, with a body that says nothing, are read as its second column has it."""
+    page, action = (ROOT / RECEIVER).read_text(encoding="utf-8"), uuid4()
+    rows = re.findall(r"^\| ([\d, ]+) \| (\w+) \|", page, re.MULTILINE)
+    kinds = {"completed": Completed, "accepted": Accepted, "refused": Refused, "misconfigured": Misconfigured}
+    read = {int(status): word for statuses, word in rows for status in statuses.split(",")}
+    assert len(read) >= 25
+    for status, word in read.items():
+        assert type(outcome_of(status, b"", None, action)) is kinds.get(word, Retriable), status
+    done = msgspec.json.encode({"id": action, "status": "completed"})
+    assert outcome_of(409, done, None, action) == Completed()
+
+
+def test_the_shown_batch_and_results_are_read_as_the_page_says():
+    blocks = [block.text.encode() for block in read_blocks(RECEIVER) if block.language == "json"]
+    batch, answer = (next(text for text in blocks if word in text) for word in (b'"commands"', b'"results"'))
+    [command] = msgspec.json.decode(batch)["commands"]
+    items = msgspec.json.decode(answer)["results"]
+    assert items[0]["id"] == command["id"]
+    sent = [claimed(msgspec.json.encode({**command, "id": item["id"]})) for item in items]
+    assert outcomes_of(answer, sent, 200) == [
+        Completed("entry-1"),
+        Accepted(),
+        Refused("the account is closed"),
+        Retriable("the account is locked", alive=True),
+    ]
+    result = next(text for text in blocks if b'"action_id"' in text)
+    assert decode_result(result).status == "failed"
 
 
 async def test_the_shown_target_credits_once_however_often_it_is_asked(empty_database_url: str):
