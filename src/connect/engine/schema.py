@@ -58,11 +58,16 @@ def fields_problem(schema: Schema, path: Path) -> str | None:
 
 def type_problem(schema: Schema, path: Path) -> str | None:
     """Why the path cannot be used as a number; None where it can, or may, and where there is no such field at all."""
-    found, problem = _walk(schema, path)
-    types = _types(found)
-    if problem is not None or not found or types is None or types & {"number", "integer"}:
+    types = types_at(schema, path)
+    if types is None or types & {"number", "integer"}:
         return None
     return f"{render(path)} is {_in_words(types)}, not a number"
+
+
+def types_at(schema: Schema, path: Path) -> set[str] | None:
+    """The JSON types of the field at the path; None where it may be anything, and where there is no such field."""
+    found, problem = _walk(schema, path)
+    return _types(found) if found and problem is None else None
 
 
 def _walk(schema: Schema, path: Path) -> tuple[list[Schema], str | None]:

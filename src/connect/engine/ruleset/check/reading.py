@@ -62,6 +62,8 @@ class Expression(Struct, frozen=True):
     shift: int = 0
     elements: Mapping[str, Path] = {}
     """The name that `each` binds -> the path of the list it goes through, where that is a field."""
+    wanted: str | None = None
+    """What it has to come to, in the words of `check.kinds`: a condition `bool`."""
 
     def tree(self) -> Node:
         return environment.parse(Source(self.text), self.scope)
@@ -96,7 +98,7 @@ def check_lines(findings: Findings, condition: str | list[str], pointer: str, re
     lines = [condition] if isinstance(condition, str) else condition
     for place, line in enumerate(lines):
         inner = pointer if isinstance(condition, str) else f"{pointer}/{place}"
-        compiled = compile_at(findings, Expression(inner, line), compile_condition, reader)
+        compiled = compile_at(findings, Expression(inner, line, wanted="bool"), compile_condition, reader)
         if compiled is None or compiled.reads:
             continue
         outcome = compiled.evaluate(make_activation({}))
@@ -198,11 +200,11 @@ def _fault_of_original(path: Path) -> _Fault | None:
 
 
 def _unknown_fields(findings: Findings, expression: Expression, reader: Reader, *, amount: bool) -> Iterator[Problem]:
-    """Fields that the schema of the event's, or the original's, type does not have."""
+    """Fields that the schema of the event's, or the original's, type does not have, or of types that do not do."""
     event, original = (findings.schemas.get(name or "") for name in (reader.event_type, reader.original_type))
     if event is not None or original is not None:
         against = Against(expression.text, event, original, expression.elements)
-        yield from against.faults(expression.tree(), amount=amount)
+        yield from against.faults(expression.tree(), amount=amount, wanted=expression.wanted)
 
 
 def _kind_read(findings: Findings, path: Path) -> str | None:

@@ -118,7 +118,8 @@ class _Action(Struct, frozen=True):
                 f"{each.name} has a meaning of its own in expressions",
                 "choose another name, such as `as: item`",
             )
-        compile_at(self.findings, Expression(f"{pointer}/in", each.items), compile_value, self.reader)
+        elements = Expression(f"{pointer}/in", each.items, wanted="list")
+        compile_at(self.findings, elements, compile_value, self.reader)
         recipient = self._within_each(f"{pointer}/recipient", each.recipient)
         compile_at(self.findings, recipient, compile_value, self.reader)
 

@@ -1,6 +1,7 @@
 """Schemas of events, and expressions held against them: a mistyped field is an error where it stands."""
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from msgspec import Struct
 
@@ -10,8 +11,20 @@ from connect.engine.expression.paths import Path
 from connect.engine.expression.problems import Source
 from connect.engine.ruleset.check import tree
 from connect.engine.ruleset.check.findings import Findings
+from connect.engine.ruleset.check.kinds import KindCheck, Kinds
 from connect.engine.ruleset.positions import child
-from connect.engine.schema import Schema, fields_problem, schema_problems, type_problem
+from connect.engine.schema import Schema, fields_problem, schema_problems, type_problem, types_at
+
+_KINDS: Final = {
+    "string": "string",
+    "number": "number",
+    "integer": "number",
+    "boolean": "bool",
+    "object": "map",
+    "array": "list",
+    "null": "null",
+}
+"""Types of JSON as conditions know them: whole and other numbers compare with each other."""
 
 
 def check_schemas(findings: Findings) -> None:
@@ -32,9 +45,12 @@ class Against(Struct, frozen=True):
     def of(self, path: Path) -> Schema | None:
         return self.original if path[0] == "original" else self.event if path[0] == "context" else None
 
-    def faults(self, root: Node, *, amount: bool) -> Iterator[Problem]:
+    def faults(self, root: Node, *, amount: bool, wanted: str | None = None) -> Iterator[Problem]:
+        """`wanted`: the kind of value that the place takes, where it takes one only."""
         known = {name: self._element(path) for name, path in self.elements.items()}
         yield from self._fields(root, known, set())
+        kinds = KindCheck(self.text, self._kinds, self._element, self._resolved)
+        yield from kinds.faults_of_tests(root, known) if amount else kinds.faults(root, known, wanted)
         for node in tree.numbers(root) if amount else ():
             path = paths.path_of(node)
             schema = self.of(path) if path else None
@@ -42,6 +58,11 @@ class Against(Struct, frozen=True):
             if problem is not None:
                 hint = "a number sent as text is read with decimal(...)" if " text" in problem else None
                 yield self._problem(tree.offsets(node, self.text)[-1], problem, hint)
+
+    def _kinds(self, path: Path) -> Kinds:
+        schema = self.of(path)
+        types = types_at(schema, path) if schema is not None else None
+        return None if types is None else frozenset(_KINDS[name] for name in types)
 
     def _problem(self, at: int, message: str, hint: str | None) -> Problem:
         return Source(self.text).problem(at, message, hint=hint)
