@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 SECRET = "whsec_c2VjcmV0LW9mLWEtdGVzdC10YXJnZXQ="
-MEANWHILE_S = 0.05
+MEANWHILE_S = 0.15
 """So long a receiver that looks before it acts is at work between the two."""
 FIELDS = {"id", "type", "user_id", "amount", "unit", "params", "event", "rule", "reverses"}
 
@@ -132,6 +132,38 @@ class LooksBeforeItActsAndAnswersOnce(LooksBeforeItActs):
         return f"entry-of-{command['id']}"
 
 
+class ForgetsTheKeyWhenCut(Receiver):
+    """Acts, and keeps the key in another step, which a caller that hangs up cancels."""
+
+    async def take(self, command: dict[str, Any], body: bytes) -> Answer:
+        if command["id"] in self.known:
+            return await super().take(command, body)
+        reference = self.act(command)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), MEANWHILE_S)
+        self.known[command["id"]] = body, (200, {"reference": reference})
+        return self.known[command["id"]][1]
+
+
+class StaysAtWorkWhenCut(Receiver):
+    """Marks a key as being worked on, and the mark stays when the caller hangs up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_work: set[str] = set()
+
+    async def take(self, command: dict[str, Any], body: bytes) -> Answer:
+        if command["id"] in self.at_work:
+            return 409, {"reason": "at work"}
+        self.at_work.add(command["id"])
+        if command["id"] not in self.known:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), MEANWHILE_S)
+        answer = await super().take(command, body)
+        self.at_work.discard(command["id"])
+        return answer
+
+
 class NewReferenceForAnotherBody(Receiver):
     async def take(self, command: dict[str, Any], body: bytes) -> Answer:
         first = self.known.get(command["id"])
@@ -166,13 +198,17 @@ class AnswersAConflict(Receiver):
 
 
 class Busy(LooksBeforeItActs):
-    """Tells those that come while it is at work to come again."""
+    """Tells those that come while it is at work to come again; a caller that hangs up ends the work."""
 
     async def take(self, command: dict[str, Any], body: bytes) -> Answer:
         if command["id"] in self.arrived and command["id"] not in self.known:
             self.arrived[command["id"]].set()
             return 409, {"reason": "at work"}
-        return await super().take(command, body)
+        try:
+            return await super().take(command, body)
+        except asyncio.CancelledError:
+            self.arrived.pop(command["id"], None)
+            raise
 
 
 class BreaksWhenBusy(Busy):
@@ -240,6 +276,14 @@ class TakesOldSignatures(Signed):
 class ReadsOneSignature(Signed):
     def given(self, request: web.Request) -> list[str]:
         return super().given(request)[:1]
+
+
+class SignsWhatItWroteAgain(Signed):
+    """Checks the body as its JSON library writes it: JavaScript's, here."""
+
+    def signature(self, request: web.Request, body: bytes) -> str:
+        read = json.loads(body, parse_float=lambda text: int(float(text)))
+        return super().signature(request, json.dumps(read, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 class RefusesUnsignedForGood(Signed):

@@ -1,5 +1,7 @@
 """Sends commands to the endpoint as the dispatcher does, and whatever a check wants spoilt."""
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ from connect.model import ClaimedCommand, Command, CommandEvent, CommandRule
 
 USER_PREFIX: Final = "connect-check-"
 """Of every user id, so that nobody takes these effects for real ones."""
+PAUSE_S: Final = 0.2
 
 
 class Terms(Struct, frozen=True, kw_only=True):
@@ -118,6 +121,21 @@ class Caller:
         else:
             outcomes = [outcome_of(got.status, got.body, got.wait_s, command.id) for command in commands]
         return [Said(outcome, got.status) for outcome in outcomes]
+
+    async def cut(self, command: ClaimedCommand, after_s: float) -> None:
+        """Sends it and hangs up without the answer, as Connect does when its patience ends or it is killed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(after_s):
+                await self.send(command)
+
+    async def send_until_known(self, command: ClaimedCommand) -> Said:
+        """Asks again for as long as it is told `not now`, within the patience for one answer."""
+        deadline = time.monotonic() + self.terms.timeout_s
+        while True:
+            said = await self.send(command)
+            if not isinstance(said.outcome, Retriable) or time.monotonic() > deadline:
+                return said
+            await asyncio.sleep(PAUSE_S)
 
     async def post(self, body: bytes, given: dict[str, str]) -> "_Reply | Outcome":
         """What came back, or what its not coming back means."""

@@ -12,6 +12,10 @@ from connect.receiver.findings import Finding, fail, is_taken, ok, read_as, warn
 
 AT_ONCE: Final = 20
 REPEATS: Final = 2
+CUTS_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1)
+"""When to hang up: before, while and after a target of any usual speed is at work."""
+ADDED: Final = {"text": "gr\u00fc\u00dfe", "number": 1.0, "large": 2**63}
+"""What libraries write otherwise than they read it."""
 ACT_ONCE: Final = (
     "look the Idempotency-Key up before acting, keep it for ever with the answer, in one transaction with the effect, "
     "and answer a repeat as the first time"
@@ -98,7 +102,7 @@ async def at_once(caller: Caller, balances: Balances) -> list[Finding]:
     attempts = [replace(command, n=n + 1) for n in range(AT_ONCE)]
     said = list(await asyncio.gather(*(caller.send(attempt) for attempt in attempts)))
     balances.expect(check, command, 1)
-    after = await caller.send(replace(command, n=AT_ONCE + 1))
+    after = await caller.send_until_known(replace(command, n=AT_ONCE + 1))
     references = {one.outcome.reference for one in [*said, after] if isinstance(one.outcome, Completed)} - {None}
     if len(references) > 1:
         named = ", ".join(repr(one) for one in sorted(map(str, references))[:3])
@@ -119,6 +123,22 @@ async def at_once(caller: Caller, balances: Balances) -> list[Finding]:
 
 def _is_fault(outcome: Outcome) -> bool:
     return isinstance(outcome, Misconfigured) or (isinstance(outcome, Retriable) and not outcome.alive)
+
+
+async def lost_answer(caller: Caller, balances: Balances) -> list[Finding]:
+    check = "the answer lost, then asked again"
+    command = caller.command(await balances.begin(caller.user("lost")))
+    for n, after_s in enumerate(CUTS_S, start=1):
+        await caller.cut(replace(command, n=n), after_s)
+    first = await caller.send_until_known(replace(command, n=len(CUTS_S) + 1))
+    balances.expect("answers were lost", command, 1)
+    if not is_taken(first.outcome):
+        mend = "what a caller that hung up has left behind must not stay `at work`: let its key go, or finish the work"
+        return [fail(check, read_as(first.outcome), mend)]
+    again = await caller.send(replace(command, n=len(CUTS_S) + 2))
+    if reason := differs(first.outcome, again):
+        return [fail(check, reason, ACT_ONCE)]
+    return [ok(check, read_as(first.outcome))]
 
 
 async def other_body(caller: Caller, balances: Balances) -> list[Finding]:
@@ -145,8 +165,10 @@ def _reference(outcome: Outcome) -> str | None:
 
 async def added_field(caller: Caller, _: Balances) -> list[Finding]:
     check = "a field added later"
-    said = await caller.send(caller.command(caller.user("added"), added_by_connect_check=True))
+    said = await caller.send(caller.command(caller.user("added"), added_by_connect_check=ADDED))
     if is_taken(said.outcome):
         return [ok(check, "let through")]
     mend = "let fields through that you do not know: the command may grow"
+    if said.status in (401, 403):
+        mend = "check the signature over the bytes as they came, not over what was read and written again"
     return [fail(check, read_as(said.outcome), mend)]

@@ -15,6 +15,7 @@ Check = Callable[[Caller, Balances], Awaitable[list[Finding]]]
 CHECKS: Final[tuple[Check, ...]] = (
     idempotency.repeats,
     idempotency.at_once,
+    idempotency.lost_answer,
     idempotency.other_body,
     idempotency.added_field,
     refusals.signatures,
