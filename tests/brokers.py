@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import nats
 import pytest
@@ -97,9 +97,15 @@ class BrokerStandIn(ABC):
         """Over the relay."""
         parts = urlsplit(self.server)
         credentials, at, _ = parts.netloc.rpartition("@")
-        path = parts.path or "/"
-        netloc = f"{credentials}{at}127.0.0.1:{self.relay.port}"
-        return f"{urlunsplit((parts.scheme, netloc, path, '', ''))}?{self.option}={self.name}"
+        return self._named(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.relay.port}"))
+
+    @property
+    def direct_url(self) -> str:
+        """Past the relay."""
+        return self._named(urlsplit(self.server))
+
+    def _named(self, parts: SplitResult) -> str:
+        return f"{urlunsplit(parts._replace(path=parts.path or '/', query='', fragment=''))}?{self.option}={self.name}"
 
     def address(self) -> Address:
         return parse_address(self.url)
@@ -145,12 +151,24 @@ class BrokerStandIn(ABC):
     async def pending(self) -> int:
         """Messages that nobody acknowledged; of a queue those that nobody holds either."""
 
+    async def waiting(self) -> int:
+        """Messages that were given to nobody yet, or that came back."""
+        return await self.pending()
+
     @abstractmethod
     async def received(self) -> list[tuple[bytes, dict[str, str]]]:
         """What a target finds: bodies and headers, names in lower case."""
 
+    async def hasten(self) -> None:
+        """What is there already gives up on a reader sooner, where the broker has a setting for it."""
+        return
+
     async def half_a_while(self) -> None:
         """More than half of the time after which an untouched message goes to another reader, where there is one."""
+        return
+
+    async def give_up_on(self, reader: str) -> None:
+        """Ends the time that a reader which is gone has for what it holds, where no setting shortens it."""
         return
 
 
@@ -183,12 +201,21 @@ class RedisStandIn(BrokerStandIn):
         [group] = await self.client.xinfo_groups(self.name)
         return group["pending"] + group["lag"]
 
+    async def waiting(self) -> int:
+        [group] = await self.client.xinfo_groups(self.name)
+        return group["lag"]
+
     async def received(self) -> list[tuple[bytes, dict[str, str]]]:
         found = []
         for _, fields in await self.client.xrange(self.name):
             body = fields.pop(b"command")
             found.append((body, {name.decode().lower(): value.decode() for name, value in fields.items()}))
         return found
+
+    async def give_up_on(self, reader: str) -> None:
+        held = await self.client.xpending_range(self.name, "connect", "-", "+", 10_000, consumername=reader)
+        if ids := [entry["message_id"] for entry in held]:
+            await self.client.xclaim(self.name, "connect", reader, 0, ids, idle=31_000, justid=True)
 
     async def half_a_while(self) -> None:
         for entry in await self.client.xpending_range(self.name, "connect", "-", "+", 1000):
@@ -299,6 +326,9 @@ class NatsStandIn(BrokerStandIn):
         info = await self._consumer()
         return info.num_pending + info.num_ack_pending
 
+    async def waiting(self) -> int:
+        return (await self._consumer()).num_pending
+
     async def received(self) -> list[tuple[bytes, dict[str, str]]]:
         stream = await self.streams.find_stream_name_by_subject(self.name)
         state = (await self.streams.stream_info(stream)).state
@@ -309,11 +339,15 @@ class NatsStandIn(BrokerStandIn):
         return found
 
     async def half_a_while(self) -> None:
+        await self.hasten()
+        until = time.monotonic() + 0.6 * self.ACK_WAIT_S
+        await eventually(lambda: time.monotonic() > until)
+
+    async def hasten(self) -> None:
+        """The consumer that is there waits no longer than `ACK_WAIT_S` for an acknowledgement."""
         info = await self._consumer()
         if info.config.ack_wait != self.ACK_WAIT_S:
             await self.streams.add_consumer(info.stream_name, info.config.evolve(ack_wait=self.ACK_WAIT_S))
-        until = time.monotonic() + 0.6 * self.ACK_WAIT_S
-        await eventually(lambda: time.monotonic() > until)
 
     async def _consumer(self) -> Any:
         stream = await self.streams.find_stream_name_by_subject(self.name)

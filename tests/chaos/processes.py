@@ -48,8 +48,8 @@ class Node:
         self.log = folder / f"{name}.log"
         self.deaths: list[Death] = []
         self._folder = folder
-        self._environ = {key: value for key, value in os.environ.items() if not key.startswith("CONNECT_")}
-        self._environ |= {**environ, "CONNECT_ENV": "test", **({"PYTHONPATH": str(tree)} if tree else {})}
+        self.environ = {key: value for key, value in os.environ.items() if not key.startswith("CONNECT_")}
+        self.environ |= {**environ, "CONNECT_ENV": "test", **({"PYTHONPATH": str(tree)} if tree else {})}
         self._process: asyncio.subprocess.Process | None = None
         self._armed = ""
         self._deaths_before = 0
@@ -75,7 +75,7 @@ class Node:
         """Armed with `name[:nth]` it dies at the nth reaching of that failpoint. Extra arguments are for this life."""
         assert not self.lives, f"{self.name} already runs"
         self._armed, self._we_sent, self._deaths_before = failpoint, None, len(self.deaths)
-        environ = {**self._environ, **({"CONNECT_FAILPOINT": failpoint} if failpoint else {})}
+        environ = {**self.environ, **({"CONNECT_FAILPOINT": failpoint} if failpoint else {})}
         with self.log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "connect", self.role, "--port", str(self.port), *(arguments or self.arguments),
