@@ -225,7 +225,7 @@ async def test_a_durable_ledger_outlives_a_restart_and_owes_its_reports(tmp_path
         assert (await caller.send(next_mint, "nft"))[1]["reference"] == "c#3"
         await eventually(lambda: all_have_status(caller, "completed"))
     async with sandbox(Settings(connect_url=connect.url, report_delay_s=0), file) as caller:
-        assert len(await caller.effects()) == 4
+        assert [effect["n_requests"] for effect in await caller.effects()] == [1, 1, 1, 1]
         assert [key for key, _, _ in connect.reports] == [transfer["id"]]
 
 

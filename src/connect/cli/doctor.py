@@ -15,6 +15,7 @@ import msgspec
 
 from connect.cli.output import Config, Exit, Output, printable, say, say_json
 from connect.cli.probe import Finding, Level, fail, ok, probe, probe_bus, warn
+from connect.cli.run_file import with_run
 from connect.config import Settings, load_settings
 from connect.errors import ConnectError, SettingsError
 from connect.intake.normalize import Terms, decode_any, event_id, normalize
@@ -91,7 +92,7 @@ def _say_line(level: Level, text: str) -> None:
 
 async def _diagnose_from(config: Path | None, replay: int) -> list[Finding]:
     try:
-        settings = load_settings(config)
+        settings = with_run(load_settings(config))
     except SettingsError as error:
         return [fail("settings", error.detail, "correct it in connect.toml or in the CONNECT_* variable of that name")]
     return await diagnose(settings, replay)

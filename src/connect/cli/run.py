@@ -7,21 +7,26 @@ import signal
 import socket
 import sys
 from base64 import b64encode
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from pathlib import Path
+from typing import Any, NoReturn
 
 from msgspec import Struct
 
 from connect.cli.database import database
 from connect.cli.output import Config
 from connect.cli.processes import NotReady, ProcessTree, wait_ready
+from connect.cli.run_file import told
 from connect.cli.serve import is_loopback, refuse_taken, settle_settings
 from connect.config import Settings
 from connect.errors import SettingsError
+from connect.model import Target
 from connect.telemetry import set_up_logging
 
 SANDBOX_TARGETS = {"points": {"credit": "debit"}, "nft": {"mint": "burn"}, "gateway": {"transfer": "reclaim"}}
 """The stand-ins, and by which command each takes a command back."""
+LEDGER = "stand-ins.ndjson"
+"""What the stand-ins did, in CONNECT_HOME: their balances outlive them as the events do."""
 
 
 class Running(Struct, frozen=True):
@@ -51,29 +56,31 @@ def run(*, host: str | None = None, port: int | None = None, config: Config = No
 
 
 async def _run(settings: Settings, config: Path | None) -> None:
-    stop = stop_event()
-    async with running(settings, config=config) as up:
-        print(banner(up, made_key=settings.bootstrap_key is None), flush=True)
-        await until(stop, up)
+    await until_signal(_serve(settings, config))
     print("stopped", flush=True)
 
 
-def stop_event() -> asyncio.Event:
-    """Set by SIGINT and SIGTERM."""
-    stop = asyncio.Event()
+async def _serve(settings: Settings, config: Path | None) -> None:
+    async with running(settings, config=config) as up:
+        print(banner(up, made_key=settings.bootstrap_key is None), flush=True)
+        await broken(up)
+
+
+async def until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Does the work; the first SIGINT or SIGTERM cancels it wherever it is, and it ends what it began."""
+    task = asyncio.create_task(work)
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
+        # a second one must not cut short the end, which leaves nothing running
+        asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancelling() or task.cancel())
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
 
 
-async def until(stop: asyncio.Event, up: Running) -> None:
-    """Waits for the signal to stop. Raises `NotReady` when a process keeps dying."""
-    waits = [asyncio.create_task(stop.wait()), asyncio.create_task(up.tree.broken.wait())]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for each in waits:
-        each.cancel()
-    if up.tree.broken.is_set():
-        raise NotReady("a process keeps dying; the lines above (or the log file) say why")
+async def broken(up: Running) -> NoReturn:
+    """Waits for ever. Raises `NotReady` when a process keeps dying."""
+    await up.tree.broken.wait()
+    raise NotReady("a process keeps dying; the lines above (or the log file) say why")
 
 
 @contextlib.asynccontextmanager
@@ -89,6 +96,7 @@ async def running(
     key = settings.bootstrap_key or f"ck_{secrets.token_urlsafe(32)}"
     ports = [settings.port or free_port(), *(free_port() for _ in range(apis - 1))]
     urls = [f"http://{_in_url(settings.host)}:{port}" for port in ports]
+    stand_ins = {} if settings.targets else _stand_ins(f"http://127.0.0.1:{free_port()}")
     async with database(settings, owned=True) as database_url:
         environ = {
             "CONNECT_DATABASE_URL": database_url,
@@ -96,34 +104,51 @@ async def running(
             "CONNECT_HOME": str(settings.home),
             "CONNECT_EVENT_AGE_MAX_DAYS": str(settings.event_age_max_days),
         }
-        sandbox_url, sandbox_secret = None, f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
-        if not settings.targets:
-            sandbox_url = f"http://127.0.0.1:{free_port()}"
-            environ |= _sandbox_targets(sandbox_url, sandbox_secret)
-        tree = ProcessTree(environ, log_file=log_file)
+        tree = ProcessTree({**environ, **_environ_of(stand_ins)}, log_file=log_file)
         options = ["--config", str(config)] if config else []
-        try:
-            if sandbox_url:
-                port = sandbox_url.rpartition(":")[2]
-                secret = {"CONNECT_SANDBOX_SECRET": sandbox_secret, "CONNECT_API_KEY": key, "CONNECT_URL": urls[0]}
-                await tree.start("sandbox", "sandbox", "--port", port, environ=secret)
-            for index, port in enumerate(ports):
-                await tree.start(f"api-{index + 1}", "api", "--host", settings.host, "--port", str(port), *options)
-            for index in range(workers):
-                await tree.start(f"worker-{index + 1}", "worker", "--port", "0", *options)
-            for url in urls:
-                await wait_ready(f"{url}/readyz", tree)
-            yield Running(urls, key, database_url, sandbox_url, tree)
-        finally:
-            await tree.stop()
+        with told(settings, targets=stand_ins, key=key):
+            try:
+                sandbox_url = await _start_sandbox(tree, settings, stand_ins, connect_url=urls[0], key=key)
+                for index, port in enumerate(ports):
+                    await tree.start(f"api-{index + 1}", "api", "--host", settings.host, "--port", str(port), *options)
+                for index in range(workers):
+                    await tree.start(f"worker-{index + 1}", "worker", "--port", "0", *options)
+                for url in urls:
+                    await wait_ready(f"{url}/readyz", tree)
+                yield Running(urls, key, database_url, sandbox_url, tree)
+            finally:
+                await tree.stop()
 
 
-def _sandbox_targets(url: str, secret: str) -> dict[str, str]:
+async def _start_sandbox(
+    tree: ProcessTree, settings: Settings, stand_ins: Mapping[str, Target], *, connect_url: str, key: str
+) -> str | None:
+    """Its address; null where no stand-in is wanted. What it did stays beside the embedded database, and only there:
+    a configured database may be made anew, and its first commands would be taken for repeats."""
+    if not stand_ins:
+        return None
+    target = next(iter(stand_ins.values()))
+    url = target.url.rpartition("/")[0]
+    environ = {"CONNECT_SANDBOX_SECRET": target.secret[0], "CONNECT_API_KEY": key, "CONNECT_URL": connect_url}
+    ledger = [] if settings.database_url else ["--ledger", str(settings.home / LEDGER)]
+    await tree.start("sandbox", "sandbox", "--port", url.rpartition(":")[2], *ledger, environ=environ)
+    return url
+
+
+def _stand_ins(url: str) -> dict[str, Target]:
+    secret = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
+    return {
+        name: Target(url=f"{url}/{name}", internal=True, secret=(secret,), undo=undo)
+        for name, undo in SANDBOX_TARGETS.items()
+    }
+
+
+def _environ_of(stand_ins: Mapping[str, Target]) -> dict[str, str]:
     environ: dict[str, str] = {}
-    for name, undo in SANDBOX_TARGETS.items():
+    for name, target in stand_ins.items():
         prefix = f"CONNECT_TARGETS__{name.upper()}__"
-        environ |= {f"{prefix}URL": f"{url}/{name}", f"{prefix}INTERNAL": "true", f"{prefix}SECRET": secret}
-        environ |= {f"{prefix}UNDO__{command.upper()}": back for command, back in undo.items()}
+        environ |= {f"{prefix}URL": target.url, f"{prefix}INTERNAL": "true", f"{prefix}SECRET": target.secret[0]}
+        environ |= {f"{prefix}UNDO__{command.upper()}": back for command, back in target.undo.items()}
     return environ
 
 

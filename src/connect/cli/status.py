@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from connect.cli.output import Cell, Config, Exit, Output, printable, say, say_json, say_table
+from connect.cli.run_file import with_run
 from connect.config import Settings, load_settings
 from connect.store import health
 from connect.store.dead import dead_by_bus
@@ -56,7 +57,7 @@ def status(*, output: Output = "table", config: Config = None) -> int:
     an event failed to be decided. A paused target's actions are not overdue. Failed actions and approvals need a person
     and are no fault of the system: they do not change the exit code.
     """
-    found = asyncio.run(look(load_settings(config)))
+    found = asyncio.run(look(with_run(load_settings(config))))
     if output == "json":
         say_json(found)
     else:

@@ -1,10 +1,9 @@
-"""Sets what was given beside what the recount expects: differences in words, and a table for people."""
+"""Sets what was given beside what the recount expects: differences in words, and a summary for people."""
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from msgspec import Struct
-from rich.table import Table
 
 from connect.demo.recount import Expected, Recount
 
@@ -54,25 +53,32 @@ def _differences(expected: Expected, given: Given) -> Iterable[str]:
         yield f"{given.open:,} not ended"
 
 
-def summary(expected: Recount, actual: Mapping[str, Given]) -> Table:
-    """A row for each rule, those that gave most often first."""
-    table = Table(title=f"{expected.events:,} events")
-    table.add_column("rule", no_wrap=True)
-    for name in ("actions", "expected", "given", "expected", "taken back", "expected"):
-        table.add_column(name, justify="right")
-    table.add_column("unit")
-    table.add_column("as expected")
-    for key in sorted(_keys(expected, actual), key=lambda key: (-expected.rules.get(key, NONE_EXPECTED).actions, key)):
-        table.add_row(key, *_cells(expected.rules.get(key, NONE_EXPECTED), actual.get(key, NOTHING)))
-    return table
+HEADINGS = ("RULE", "ACTIONS", "GIVEN", "TAKEN BACK", "UNIT", "EQUAL")
+TEXTS = {"RULE", "UNIT", "EQUAL"}
+"""Columns that begin at the left; numbers end at the right."""
 
 
-def _cells(expected: Expected, given: Given) -> Iterable[str]:
-    yield from (f"{given.actions:,}", f"{expected.actions:,}")
-    yield from (_grouped(given.amount), _grouped(expected.amount))
-    yield from (_grouped(given.taken_back), _grouped(expected.taken_back))
-    yield given.unit
-    yield "[red]no[/red]" if list(_differences(expected, given)) else "yes"
+def summary(expected: Recount, actual: Mapping[str, Given]) -> list[str]:
+    """Lines: a row for each rule, those that gave most often first. No value is cut, however narrow the terminal.
+
+    What was expected stands in it where it was given: `compare` says what differs.
+    """
+    keys = sorted(_keys(expected, actual), key=lambda key: (-expected.rules.get(key, NONE_EXPECTED).actions, key))
+    rows = [_cells(key, expected.rules.get(key, NONE_EXPECTED), actual.get(key, NOTHING)) for key in keys]
+    widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if heading in TEXTS else cell.rjust(width)
+            for heading, cell, width in zip(HEADINGS, row, widths, strict=True)
+        ).rstrip()
+        for row in (HEADINGS, *rows)
+    ]
+    return ["", f"{expected.events:,} events", *lines, ""]
+
+
+def _cells(key: str, expected: Expected, given: Given) -> tuple[str, ...]:
+    same = "no" if list(_differences(expected, given)) else "yes"
+    return key, f"{given.actions:,}", _grouped(given.amount), _grouped(given.taken_back), given.unit, same
 
 
 def _grouped(amount: str) -> str:

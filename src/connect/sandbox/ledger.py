@@ -88,6 +88,7 @@ class Ledger:
         if file is not None:
             for line in _read(file):
                 self._remember(line)
+            self._requests.update(list(self._effects))  # each came at least once; how often is not written down
             self._file = FileIO(file, "a")
 
     def saw(self, key: str) -> None:

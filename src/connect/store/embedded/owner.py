@@ -7,9 +7,10 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import msgspec
@@ -45,6 +46,7 @@ SETTINGS = {
 }
 """Given on the command line at every start, so that a home made by an older Connect has them too."""
 
+T = TypeVar("T")
 log: Any = structlog.get_logger("connect")
 
 
@@ -73,7 +75,7 @@ class EmbeddedPostgres:
         """
         try:
             with contextlib.ExitStack() as ownership:
-                room = await asyncio.to_thread(_take, home, mode, ownership)
+                room = await _uninterrupted(asyncio.to_thread(_take, home, mode, ownership))
                 embedded = cls(room, read(room), ownership)
                 await embedded._begin()
                 embedded._ownership = ownership.pop_all()
@@ -229,6 +231,16 @@ def running_url(home: Path) -> str | None:
         return server.url() if lives(room) and _answers(server) else None
     except (OSError, msgspec.DecodeError):
         return None
+
+
+async def _uninterrupted(thread: Coroutine[Any, Any, T]) -> T:
+    """A thread cannot be cancelled, and goes on making the home: its locks are kept until it is done."""
+    task = asyncio.create_task(thread)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _take(home: Path, mode: Mode | None, ownership: contextlib.ExitStack) -> Path:
