@@ -84,3 +84,10 @@ def test_errors_are_problem_documents_everywhere(openapi: dict[str, Any]):
         for status, response in operation["responses"].items():
             if status >= "400" and name != "GET /readyz":
                 assert list(response["content"]) == ["application/problem+json"], (name, status)
+
+
+async def test_patterns_are_such_as_any_client_can_read(api: Api) -> None:
+    """Python's end of a text is a letter to JavaScript."""
+    document = (await api.get("/openapi.json")).body.decode()
+    assert '"pattern"' in document
+    assert "\\\\Z" not in document

@@ -202,4 +202,4 @@ async def test_mixed_histories_of_several_processes_differ_in_nothing_and_neithe
             pass
         assert intakes[0].rules.rulebook.standing.building == frozenset()
         async with pool.acquire() as connection:
-            assert await wrong_counters(connection, 10_000) == []
+            assert await wrong_counters(connection, 10_000, "state") == []

@@ -1,7 +1,7 @@
 """/asyncapi.json: the messages that come in and go out, as AsyncAPI 3.0 (https://www.asyncapi.com), from the models."""
 
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from connect import __version__
 from connect.api.auth import PUBLIC
+from connect.api.openapi import portable
 from connect.dispatch.command import headers
 from connect.dispatch.results import ResultMessage
 from connect.intake.cloudevents import DATA_FIELDS, MAPPED
@@ -189,19 +190,6 @@ def _given(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a value that may not be null."""
     kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
     return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-
-
-def portable(value: Any) -> Any:
-    r"""Patterns as JSON Schema has them (ECMA-262), where Python's `\Z` is no end of the text."""
-    match value:
-        case {"pattern": str(pattern), **rest}:
-            return {"pattern": pattern.replace(r"\Z", "$"), **portable(cast("dict[str, Any]", rest))}
-        case dict():
-            return {name: portable(each) for name, each in cast("dict[str, Any]", value).items()}
-        case list() | tuple():
-            return [portable(each) for each in cast("list[Any]", value)]
-        case _:
-            return value
 
 
 def _ref(name: str) -> dict[str, Any]:

@@ -62,7 +62,20 @@ def document(app: Litestar) -> dict[str, Any]:
         for method, operation in item.items():
             if handler := handlers.get((path, method)):
                 _complete(operation, handler, schemas)
-    return whole
+    return portable(whole)
+
+
+def portable(value: Any) -> Any:
+    r"""Patterns as JSON Schema has them (ECMA-262), where Python's `\Z` is no end of the text."""
+    match value:
+        case {"pattern": str(pattern), **rest}:
+            return {"pattern": pattern.replace(r"\Z", "$"), **portable(cast("dict[str, Any]", rest))}
+        case dict():
+            return {name: portable(each) for name, each in cast("dict[str, Any]", value).items()}
+        case list() | tuple():
+            return [portable(each) for each in cast("list[Any]", value)]
+        case _:
+            return value
 
 
 def _from_litestar(app: Litestar) -> dict[str, Any]:
