@@ -87,10 +87,10 @@ class Consumer:
         fetched: asyncio.Queue[list[Message] | None] = asyncio.Queue(maxsize=1)
         try:
             async with asyncio.TaskGroup() as group:
-                measuring = group.create_task(self._measure(bus))
-                group.create_task(self._fetch(bus, fetched))
+                beside = [group.create_task(self._measure(bus)), group.create_task(self._fetch(bus, fetched))]
                 await group.create_task(self._deal_with(bus, fetched))
-                measuring.cancel()
+                for task in beside:  # a fetch too: stopped while the database is away, nobody takes what it holds out
+                    task.cancel()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
