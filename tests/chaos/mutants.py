@@ -43,11 +43,14 @@ def grow(mutant: Mutant, folder: Path) -> Path:
 
 RECORD, EVENTS, CLAIMS, HTTP = "intake/record.py", "store/events.py", "store/claims.py", "dispatch/targets/http.py"
 
+RECORDED = (
+    "            written.take(rows, await _with_retries(partial(record, in_order=self._in_order), connection, rows))\n"
+)
+
 ACK_BEFORE_COMMIT = Mutant("ack before commit", "an_api_dies_while_its_commit_waits", "is lost", (
-    Patch(RECORD, "            written.take(rows, await _with_retries(record, connection, rows))\n",
+    Patch(RECORD, RECORDED,
           "            for one in inline:\n"
-          "                _resolve(one, _created(rows[one.identity], ()))\n"
-          "            written.take(rows, await _with_retries(record, connection, rows))\n"),
+          "                _resolve(one, _created(rows[one.identity], ()))\n" + RECORDED),
 ))  # fmt: skip
 
 ACTIONS_AFTER_THE_EVENT = Mutant("actions after the event", "an_api_dies_while_its_actions_wait", "is missing", (
