@@ -168,3 +168,14 @@ async def test_stopping_a_rule_stops_what_it_gives_and_not_what_is_taken_back(pe
         assert await intake.given("user_id = 'u1'") == [
             ("cashback", "u1", "100", "completed", "100", False), ("cashback", "u1", "100", "pending", "0", True)
         ]  # fmt: skip
+
+
+async def test_a_stop_that_cancels_takes_along_what_awaits_approval_and_gives_back_what_it_held(pool: Any) -> None:
+    async with intake_on(pool, CASHBACK.replace("round: down,", "round: down, review: true,")) as intake:
+        await intake.report(purchase(1))
+        assert [row[3] for row in await intake.given()] == ["awaiting_approval"]
+        assert list((await intake.stored("limit|")).values()) == ["100", "1"]
+        async with pool.acquire() as connection:
+            assert await stop_pending(connection, intake.rules.rulebook, "cashback", "cancel", by="ann") == 1
+        assert [row[3] for row in await intake.given()] == ["cancelled"]
+        assert list((await intake.stored("limit|")).values()) == ["0", "0"]

@@ -59,7 +59,7 @@ async def stop_pending(
     connection: Any, rulebook: Rulebook, key: str, pending: operations.Pending, *, by: str, note: str = ""
 ) -> int:
     """Settles what becomes of a stopped rule's actions that were never sent, and returns how many changed."""
-    ids = await operations.unsent(connection, key) if pending != "keep" else []
+    ids = await operations.unsent(connection, key, pending)
     async with claims_kept(connection, rulebook, ids):
         return await operations.stop_rule(connection, key, pending, by=by, note=note)
 

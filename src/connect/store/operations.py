@@ -95,8 +95,8 @@ FROM kept WHERE original.id = kept.id AND original.status <> 'cancelled'
 """
 # Never sent: it waits for its time, or behind others of its user. What is taken back goes on when its rule is stopped.
 _UNSENT = """attempts = 0 AND reverses IS NULL
-    AND (status = 'pending' OR (status = 'blocked' AND lane_position IS NOT NULL))"""
-UNSENT = f"SELECT id FROM reward_action WHERE rule_key = $1 AND {_UNSENT} ORDER BY id"
+    AND (status = ANY('{{{statuses}}}') OR (status = 'blocked' AND lane_position IS NOT NULL))"""
+UNSENT = "SELECT id FROM reward_action WHERE rule_key = $1 AND {unsent} ORDER BY id"
 
 COUNT = f"SELECT count(*) FROM ({OPERABLE}) AS operable"
 
@@ -125,6 +125,11 @@ Pending = Literal["keep", "review", "cancel"]
 STOP_CHANGES: dict[Pending, str] = {
     "review": "status = 'awaiting_approval', due_at = NULL",
     "cancel": CHANGES["cancel"],
+}
+# What waits for a person's approval is not sent either: a cancel takes it along, so that nobody approves it later.
+STOPPED: dict[Pending, str] = {
+    "review": _UNSENT.format(statuses="pending"),
+    "cancel": _UNSENT.format(statuses="pending,awaiting_approval"),
 }
 STOP = """
 WITH changed AS (
@@ -173,8 +178,11 @@ async def events_behind(connection: Connection, action_ids: Sequence[UUID]) -> l
     return [row["event_id"] for row in await connection.fetch(EVENTS_BEHIND, list(action_ids))]
 
 
-async def unsent(connection: Connection, rule_key: str) -> list[UUID]:
-    return [row["id"] for row in await connection.fetch(UNSENT, rule_key)]
+async def unsent(connection: Connection, rule_key: str, pending: Pending) -> list[UUID]:
+    """The actions that stopping their rule changes."""
+    if pending == "keep":
+        return []
+    return [row["id"] for row in await connection.fetch(UNSENT.format(unsent=STOPPED[pending]), rule_key)]
 
 
 async def settle_claims(connection: Connection, action_ids: Sequence[UUID]) -> None:
@@ -210,7 +218,7 @@ async def stop_rule(connection: Connection, key: str, pending: Pending, *, by: s
     """
     if pending == "keep":
         return 0
-    query = STOP.format(change=STOP_CHANGES[pending], unsent=_UNSENT)
+    query = STOP.format(change=STOP_CHANGES[pending], unsent=STOPPED[pending])
     return await connection.fetchval(query, key, by, _checked(note), {"pending": pending})
 
 
