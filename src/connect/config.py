@@ -4,6 +4,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -12,14 +13,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from connect.brokers import BROKER_SCHEMES, parse_address
-from connect.errors import Located, SettingsError
+from connect.errors import SettingsError
 from connect.jsonvalue import is_object
+from connect.misfits import in_a_sentence, misfits
 from connect.model import LEASE_MARGIN_S, Target
 
 BOOTSTRAP_KEY_LENGTH_MIN = 32
 PREFIX = "CONNECT_"
 NOT_SETTINGS = {"CONNECT_ENV", "CONNECT_FAILPOINT", "CONNECT_URL", "CONNECT_API_KEY", "CONNECT_SANDBOX_SECRET"}
 """Read elsewhere: by the failpoints and by the commands that are clients of the API."""
+_convert = partial(msgspec.convert, strict=False, dec_hook=lambda kind, value: kind(value))
 TARGET_SCHEMES = BROKER_SCHEMES | {"http", "https"}
 
 
@@ -102,19 +105,16 @@ class Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Raises `SettingsError` that names the file or variable, the value's fault and the known names."""
+    """Raises `SettingsError` that names each setting, what is wrong with it and what would be right."""
     document = _read_file(path)
     for name, value in environ.items():
         if value and _is_setting(name):
             _put(document, name, value)
     _resolve_secrets(document)
     try:
-        settings = msgspec.convert(document, Settings, strict=False, dec_hook=lambda kind, value: kind(value))
+        settings = _convert(document, Settings)
     except msgspec.ValidationError as error:
-        raise SettingsError(
-            f"settings: {error}; known settings: {', '.join(sorted(Settings.__struct_fields__))}",
-            errors=[Located("#", str(error))],
-        ) from error
+        raise SettingsError(f"settings: {in_a_sentence(misfits(document, Settings, _convert))}") from error
     _check(settings, testing=environ.get("CONNECT_ENV") == "test")
     return settings
 

@@ -8,9 +8,8 @@ import pytest
 from msgspec import inspect
 
 from connect.engine.ruleset import check_rule, convert_rule, read_and_check, review
-from connect.engine.ruleset.convert import _WANTED
 from connect.errors import InvalidRuleset
-from connect.model import BudgetUse, Group, Ruleset, Unit
+from connect.model import IN_WORDS, BudgetUse, Group, ReportedEvent, Ruleset, Target, Unit
 
 EVERYTHING_WRONG = """\
 timezone: Berlin
@@ -252,8 +251,8 @@ def patterns(wanted: inspect.Type, seen: set[type]) -> Iterator[str]:
 
 
 def test_every_pattern_of_the_model_has_words():
-    found = set(patterns(inspect.type_info(Ruleset), set()))
+    found = {one for noun in (Ruleset, ReportedEvent, Target) for one in patterns(inspect.type_info(noun), set())}
     assert len(found) >= 9
-    assert found <= set(_WANTED)
+    assert found <= set(IN_WORDS)
     assert all(re.compile(pattern) for pattern in found)
     assert BudgetUse.__struct_encode_fields__[0] == "from"

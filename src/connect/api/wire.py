@@ -1,6 +1,7 @@
 """Between HTTP and structs: bodies, queries, ETags. What is read here is what /openapi.json shows."""
 
 import asyncio
+from functools import partial
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 import msgspec
@@ -13,11 +14,13 @@ from connect.api.problems import Problem
 from connect.api.runtime import Runtime
 from connect.engine.index import Rulebook
 from connect.errors import BadRequest, BodyTooLarge, Invalid, Located, MediaTypeRefused
-from connect.intake.normalize import decode_any, pointed
+from connect.intake.normalize import decode_any
 from connect.jsonvalue import is_array, is_object
+from connect.misfits import in_a_sentence, misfits, pointed
 from connect.store.page import LIMIT_DEFAULT, LIMIT_MAX
 
 T = TypeVar("T")
+_from_query = partial(msgspec.convert, strict=False)
 AnyRequest = Request[Any, Any, Any]
 
 BODY_MAX = 256 * 1024
@@ -143,8 +146,8 @@ def convert(document: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        sentence, pointer = pointed(error)
-        raise Invalid(f"{sentence} at {pointer}", errors=[Located(pointer, sentence)]) from error
+        found = misfits(document, kind) or [pointed(error)]
+        raise Invalid(in_a_sentence(found), errors=found) from error
 
 
 def read_query(request: AnyRequest, kind: type[T]) -> T:
@@ -166,10 +169,10 @@ def read_query(request: AnyRequest, kind: type[T]) -> T:
         else:
             values[name] = value
     try:
-        return msgspec.convert(values, kind, strict=False)
+        return _from_query(values, kind)
     except msgspec.ValidationError as error:
-        sentence, pointer = pointed(error)
-        raise Invalid(f"query {pointer[2:]}: {sentence}", errors=[Located(pointer, sentence)]) from error
+        found = misfits(values, kind, _from_query) or [pointed(error)]
+        raise Invalid(f"query {in_a_sentence(found)}", errors=found) from error
 
 
 class Paging(Struct, kw_only=True, frozen=True):

@@ -152,7 +152,12 @@ def refuse(answer: Answer, url: str) -> NoReturn:
         fail(Exit.UNREACHABLE, f"{url} answered {answer.status}, and not as Connect does: is it Connect's address?")
     if answer.status == 429 or answer.status >= 500:
         fail(Exit.UNREACHABLE, f"{url} cannot do it now ({answer.status}): {detail}. Trying again later is safe.")
-    fail(Exit.REFUSED, detail, located(problem))
+    fail(Exit.REFUSED, detail, [line for line in located(problem) if not _says(detail, line)])
+
+
+def _says(sentence: str, line: str) -> bool:
+    """A fault that the sentence tells already, with its words, is not told twice."""
+    return line.partition(": ")[2] in sentence
 
 
 def read_problem(answer: Answer) -> dict[str, Any]:

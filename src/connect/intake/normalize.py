@@ -7,8 +7,9 @@ Content that means the same has the same fingerprint, however it is spelled and 
 
 import contextlib
 import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn, cast
@@ -18,18 +19,20 @@ import msgspec
 from msgspec import Struct
 
 from connect.errors import ConnectError, EventAhead, EventTooOld, InvalidEvent, Located, NotJson, SourceMismatch
-from connect.jsonvalue import JsonObject, is_object
+from connect.jsonvalue import JsonObject, is_array, is_object
+from connect.misfits import child, in_a_sentence, misfits, pointed
 from connect.model import EconomicEvent, Effects, ReportedEvent
 
 DEFAULT_SOURCE = "default"
 DEPTH_MAX = 32
 """Nesting of `context`: deeper input overflows stacks further down."""
+HALF_PAIR = "a text holds half of a surrogate pair (\\ud800 to \\udfff, alone): write the whole character"
 INTEGER_MAX = 2**63
 SIGNIFICANT_DIGITS_MAX = 15
 """A decimal of at most 15 significant digits survives a double and back; longer ones would change silently."""
 EXPONENT_MAX = 300
 
-UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+HALF_PAIRS = re.compile(r"[\ud800-\udfff]")
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _decode_reported = msgspec.json.Decoder(ReportedEvent, float_hook=Decimal).decode
@@ -68,10 +71,12 @@ def decode_reported(body: bytes) -> ReportedEvent:
     """One fact from JSON bytes. Raises `InvalidEvent`, and `NotJson` also when a fault of the fact comes before."""
     try:
         return _guarded(_decode_reported, body)
-    except InvalidEvent:
-        with contextlib.suppress(InvalidEvent):
-            decode_any(body)
-        raise
+    except InvalidEvent as first:
+        try:
+            document = decode_any(body)
+        except InvalidEvent:
+            raise first from None
+        raise invalid_event(misfits(document, ReportedEvent) or first.errors) from first
 
 
 def given_id(item: Any) -> str | None:
@@ -85,7 +90,10 @@ def given_id(item: Any) -> str | None:
 
 def convert_reported(document: Any) -> ReportedEvent:
     """One fact from decoded JSON. Raises `InvalidEvent`."""
-    return _guarded(_convert_reported, document)
+    try:
+        return _guarded(_convert_reported, document)
+    except InvalidEvent as first:
+        raise invalid_event(misfits(document, ReportedEvent) or first.errors) from first
 
 
 def _convert_reported(document: Any) -> ReportedEvent:
@@ -96,9 +104,9 @@ def _guarded(decode: Any, value: Any) -> Any:
     try:
         return decode(value)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from error
+        raise invalid_event([pointed(error)]) from error
     except msgspec.DecodeError as error:
-        raise NotJson(f"the body is not JSON: {error}") from error
+        raise _not_json(value, error) from error
     except UnicodeDecodeError as error:
         raise NotJson(f"the body is not UTF-8: byte {error.start} is wrong") from error
     except RecursionError as error:
@@ -107,17 +115,26 @@ def _guarded(decode: Any, value: Any) -> Any:
         ) from error
 
 
-def pointed(error: msgspec.ValidationError) -> tuple[str, str]:
-    """msgspec's "Expected ... - at `$.a[0].b`" as a sentence and an RFC 6901 pointer."""
-    sentence, _, path = str(error).partition(" - at `$")
-    pointer = "#" + re.sub(r"\.|\[", "/", path.rstrip("`").replace("[...]", ".*")).replace("]", "")
-    unknown = UNKNOWN_FIELD.fullmatch(sentence)
-    return sentence, f"{pointer}/{_escape(unknown[1])}" if unknown else pointer
+def invalid_event(found: Sequence[Located]) -> InvalidEvent:
+    return InvalidEvent(in_a_sentence(found), errors=found)
 
 
-def _invalid(error: msgspec.ValidationError) -> InvalidEvent:
-    sentence, pointer = pointed(error)
-    return InvalidEvent(f"{sentence} at {pointer}", errors=[Located(pointer, sentence)])
+def _not_json(body: bytes | str, error: msgspec.DecodeError) -> NotJson:
+    """Half of a surrogate pair is JSON to some writers, and no UTF-8 can carry it: msgspec calls it truncated."""
+    with contextlib.suppress(ValueError, RecursionError):
+        for pointer in _half_pairs(json.loads(body), "#"):
+            return NotJson(f"{HALF_PAIR} (at {pointer})", errors=[Located(pointer, HALF_PAIR)])
+    return NotJson(f"the body is not JSON: {error}")
+
+
+def _half_pairs(value: Any, pointer: str) -> Iterator[str]:
+    """Where they are: what a decoder gave them through."""
+    if isinstance(value, str) and HALF_PAIRS.search(value):
+        yield pointer
+    items = value.items() if is_object(value) else enumerate(value) if is_array(value) else ()
+    for key, item in items:
+        yield from _half_pairs(key, pointer)
+        yield from _half_pairs(item, child(pointer, key))
 
 
 def normalize(
@@ -146,7 +163,7 @@ def normalize(
         "primary_subject_user_id": reported.primary_subject_user_id,
         "parties": parties,
     }
-    encoded = _to_json(context)
+    encoded = _to_json(context, "#/context")
     fingerprint = hashlib.sha256(
         _to_json({name: value for name, value in content.items() if value}) + b"\n" + encoded
     ).digest()
@@ -229,11 +246,11 @@ def _walk(value: Any, pointer: str, depth: int) -> Any:
             for key in mapping:
                 if "\0" in key:
                     _refuse(pointer, "the character U+0000 cannot be stored (in a key)")
-            return {key: _walk(item, f"{pointer}/{_escape(key)}", depth + 1) for key, item in mapping.items()}
+            return {key: _walk(item, child(pointer, key), depth + 1) for key, item in mapping.items()}
         case list():
             _bound(depth, pointer)
             items = cast("list[Any]", value)
-            return [_walk(item, f"{pointer}/{index}", depth + 1) for index, item in enumerate(items)]
+            return [_walk(item, child(pointer, index), depth + 1) for index, item in enumerate(items)]
         case _:
             return _refuse(pointer, f"a {type(value).__name__} is not JSON")
 
@@ -263,16 +280,13 @@ def _bound(depth: int, pointer: str) -> None:
         _refuse(pointer, f"deeper than {DEPTH_MAX} levels")
 
 
-def _escape(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
-
-
 def _refuse(pointer: str, sentence: str) -> NoReturn:
     raise InvalidEvent(f"{sentence} (at {pointer})", errors=[Located(pointer, sentence)])
 
 
-def _to_json(value: Any) -> bytes:
+def _to_json(value: Any, pointer: str = "#") -> bytes:
     try:
         return _encode(value)
     except UnicodeEncodeError as error:
-        raise InvalidEvent("a text holds half of a surrogate pair", errors=[Located("#", str(error))]) from error
+        found = [Located(at, HALF_PAIR) for at in _half_pairs(value, pointer)]
+        raise invalid_event(found or [Located(pointer, HALF_PAIR)]) from error

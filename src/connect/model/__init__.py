@@ -46,6 +46,7 @@ from connect.model.rules import (
 )
 from connect.model.targets import LEASE_MARGIN_S, TEN_YEARS_S, Target
 from connect.model.values import (
+    IN_WORDS,
     NO_NUL,
     Amount,
     Cap,
@@ -63,6 +64,7 @@ from connect.model.values import (
 )
 
 __all__ = [
+    "IN_WORDS",
     "LEASE_MARGIN_S",
     "NO_NUL",
     "TEN_YEARS_S",

@@ -7,6 +7,9 @@ from msgspec import Meta, Struct
 
 from connect.model.facts import ReportedEvent
 from connect.model.values import (
+    COUNTER_NAME,
+    FIELD_NAME,
+    UNIT_WORTH,
     Cap,
     Duration,
     EventPattern,
@@ -26,7 +29,7 @@ class Unit(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_d
     """What an amount counts. `scale`: decimal places; `worth`: shown beside it, e.g. `0.01 EUR`."""
 
     scale: Annotated[int, Meta(ge=0, le=18)] = 0
-    worth: Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)? [A-Z]{3}\Z")] | None = None
+    worth: Annotated[str, Meta(pattern=UNIT_WORTH)] | None = None
 
 
 class Each(
@@ -40,7 +43,7 @@ class Each(
     """One action for each element of a list; in its expressions the element is called `name`, its position `rank`."""
 
     items: str
-    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
+    name: Annotated[str, Meta(pattern=FIELD_NAME)]
     recipient: str
     amount: str | int | None = None
     share: str | None = None
@@ -267,7 +270,7 @@ class Ruleset(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omi
     units: dict[Symbol, Unit] = {}
     budgets: dict[Symbol, Budget] = {}
     safety: Safety = Safety()
-    counters: dict[Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}\Z")], Counter] = {}
+    counters: dict[Annotated[str, Meta(pattern=COUNTER_NAME)], Counter] = {}
     groups: dict[Symbol, Group] = {}
     schemas: dict[EventType, dict[str, Any]] = {}
     """JSON Schemas of `context` by event type: with one, a mistyped field is an error when a rule is saved."""

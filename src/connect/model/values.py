@@ -1,7 +1,7 @@
 """Values that several nouns share: names, amounts, moments, and what they may look like."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from msgspec import Meta
 
@@ -34,3 +34,31 @@ Per = Annotated[str, Meta(pattern=r"^(recipient|rule|actor|subject|parties\.[A-Z
 """Whose measure a limit keeps: each recipient's, a party's, or the rule's as a whole."""
 Every = Literal["hour", "day", "week", "month", "ever"]
 """A period of the calendar in the ruleset's zone; a week begins on Monday."""
+
+UNIT_WORTH = r"^[0-9]+(\.[0-9]+)? [A-Z]{3}\Z"
+COUNTER_NAME = r"^[a-z][a-z0-9_]{0,63}\Z"
+FIELD_NAME = r"^[a-z][a-z0-9_]{0,31}\Z"
+
+
+def _pattern(annotated: Any) -> str:
+    return get_args(annotated)[1].pattern
+
+
+IN_WORDS: Final = {
+    _pattern(Amount): 'a decimal that is not negative, as text, such as "12.5"',
+    _pattern(RuleKey): "a key of letters, digits, `_`, `.` and `-` (at most 128), such as cashback-2",
+    _pattern(Symbol): "a name of letters, digits, `_` and `-` that starts with a letter (at most 64)",
+    _pattern(EventPattern): "an event type such as purchase.completed, or a prefix such as purchase.*",
+    _pattern(EventType): (
+        "an event type such as purchase.completed: letters, digits, `_`, `.`, `:` and `-`, at most 128, the first a "
+        "letter or digit"
+    ),
+    _pattern(Duration): "a number and one of s, m, h, d, w, such as 14d",
+    _pattern(Party): "actor, subject or parties.<role>",
+    _pattern(Per): "recipient, actor, subject, parties.<role> or rule",
+    NO_NUL: "a text without the character U+0000",
+    UNIT_WORTH: "an amount and a currency, such as 0.01 EUR",
+    FIELD_NAME: "a name of small letters, digits and `_` that starts with a letter (at most 32)",
+    COUNTER_NAME: "a name of small letters, digits and `_` that starts with a letter (at most 64)",
+}
+"""What each pattern of the model asks for; a test holds it against all of them."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, TypeVar, cast, get_args
+from typing import Final, TypeVar, cast
 
 import msgspec
 from msgspec import inspect
@@ -20,24 +20,6 @@ from connect.engine.ruleset.positions import child
 from connect.errors import InvalidRuleset, Located
 from connect.model import RewardRule, Ruleset
 
-
-def _pattern(annotated: Any) -> str:
-    return get_args(annotated)[1].pattern
-
-
-_WANTED: Final = {
-    _pattern(model.RuleKey): "a key of letters, digits, `_`, `.` and `-` (at most 128), such as cashback-2",
-    _pattern(model.Symbol): "a name of letters, digits, `_` and `-` that starts with a letter (at most 64)",
-    _pattern(model.EventPattern): "an event type such as purchase.completed, or a prefix such as purchase.*",
-    _pattern(model.EventType): "an event type such as purchase.completed",
-    _pattern(model.Duration): "a number and one of s, m, h, d, w, such as 14d",
-    _pattern(model.Party): "actor, subject or parties.<role>",
-    _pattern(model.Per): "recipient, actor, subject, parties.<role> or rule",
-    r"^[0-9]+(\.[0-9]+)? [A-Z]{3}\Z": "an amount and a currency, such as 0.01 EUR",
-    r"^[a-z][a-z0-9_]{0,31}\Z": "a name of small letters, digits and `_` that starts with a letter (at most 32)",
-    r"^[a-z][a-z0-9_]{0,63}\Z": "a name of small letters, digits and `_` that starts with a letter (at most 64)",
-}
-"""What a pattern of the model asks for, in words; a test holds it against all of them."""
 _WRITTEN_OTHERWISE: Final = re.compile(r"[0-9]{1,3}(_?[0-9]{3})*|[0-9]{1,18}(\.0+)?", re.ASCII)
 """A whole number as YAML 1.1 and spreadsheets have it."""
 _Read = TypeVar("_Read", Ruleset, RewardRule)
@@ -207,7 +189,7 @@ def _fault_of_text(value: str, wanted: inspect.StrType) -> str | None:
     if not low <= len(value) <= (high or len(value)):
         return f"must have {low} to {high} characters, not {len(value)}"
     if wanted.pattern is not None and re.search(wanted.pattern, value) is None:
-        return f"must be {_WANTED.get(wanted.pattern, f'a text like {wanted.pattern}')}, not {_shown(value)}"
+        return f"must be {model.IN_WORDS.get(wanted.pattern, f'a text like {wanted.pattern}')}, not {_shown(value)}"
     return None
 
 

@@ -1,7 +1,8 @@
 """Expressions that YAML takes apart, told with the form that keeps them whole.
 
 An unquoted expression is YAML text first. Five things in it mean something to YAML: a comma or a bracket inside
-`{ }` and `[ ]`, ` #`, `: `, a leading `!`, and a leading quote. YAML's own complaint about the rest helps nobody.
+`{ }` and `[ ]`, ` #`, `: `, a leading `!`, and a leading quote. YAML's own complaint about the rest helps nobody, nor
+does it name the tab that it stumbles over.
 """
 
 import re
@@ -76,6 +77,9 @@ def explain_tag(text: str, start: int) -> str:
 
 def explain_syntax(error: yaml.MarkedYAMLError, text: str) -> Located:
     """YAML's complaint, or ours where the line holds an expression that needs quotes."""
+    if (tab := error.problem_mark) is not None and text[tab.index : tab.index + 1] == "\t":
+        detail = "a tab stands here, and YAML is indented by spaces alone: write spaces in its place"
+        return Located("#", detail, tab.line + 1, tab.column + 1)
     marks = [mark for mark in (error.problem_mark, error.context_mark) if mark is not None]
     for mark in marks:
         for start, flow in _values_before(text, mark.index):

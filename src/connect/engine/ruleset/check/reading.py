@@ -25,6 +25,7 @@ from connect.engine.expression.paths import Path
 from connect.engine.expression.problems import Source
 from connect.engine.ruleset.check import tree
 from connect.engine.ruleset.check.findings import Findings
+from connect.engine.ruleset.check.never import never_together
 from connect.engine.ruleset.check.schemas import Against
 
 Refused: TypeAlias = Mapping[str, tuple[str, str | None]]
@@ -96,10 +97,14 @@ def compile_at(
 def check_lines(findings: Findings, condition: str | list[str], pointer: str, reader: Reader) -> None:
     """The lines of a rule's or a counter's `condition`."""
     lines = [condition] if isinstance(condition, str) else condition
-    for place, line in enumerate(lines):
-        inner = pointer if isinstance(condition, str) else f"{pointer}/{place}"
+    pointers = [pointer] if isinstance(condition, str) else [f"{pointer}/{place}" for place in range(len(lines))]
+    read: list[tuple[str, Condition]] = []
+    for inner, line in zip(pointers, lines, strict=True):
         compiled = compile_at(findings, Expression(inner, line, wanted="bool"), compile_condition, reader)
-        if compiled is None or compiled.reads:
+        if compiled is None:
+            continue
+        read.append((inner, compiled))
+        if compiled.reads:
             continue
         outcome = compiled.evaluate(make_activation({}))
         if outcome is False:
@@ -110,6 +115,8 @@ def check_lines(findings: Findings, condition: str | list[str], pointer: str, re
             findings.error(
                 inner, f"the condition never has a result: {why}", "it reads no field of the event: correct it"
             )
+    for place, problem in never_together([(line.text, line.root) for _, line in read]):
+        findings.in_expression(read[place][0], read[place][1].text, problem)
 
 
 def field_path(text: str) -> Path | None:
