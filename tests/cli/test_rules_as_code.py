@@ -133,7 +133,7 @@ async def test_a_report_that_cannot_be_written_is_a_sentence(tmp_path: Path):
 async def test_a_file_with_errors_is_not_tested():
     ran = await Shell()("rules", "test", "-", stdin=GREEN.replace(">= 1000", ">=> 1000"))
     assert (ran.code, ran.out) == (Exit.FAILED, "")
-    assert ran.err.endswith("connect: - has 1 error(s): no test was run.\n")
+    assert ran.err.endswith("connect: stdin has 1 error(s): no test was run.\n")
 
 
 async def test_what_is_skipped_is_told_and_fails_only_where_that_is_asked():
@@ -256,7 +256,7 @@ async def test_nothing_is_sent_while_a_test_is_red(shell: Shell):
         assert ran.code == Exit.FAILED, ran
         assert "RED  two percent & no more" in ran.err
         assert "e1: missing points 260 for u1 by cashback" in ran.err
-        assert ran.err.endswith("connect: with - the ruleset has 1 of 1 test(s) red: nothing was sent.\n")
+        assert ran.err.endswith("connect: with stdin the ruleset has 1 of 1 test(s) red: nothing was sent.\n")
     assert len((await shell("rules", "versions", "-o", "json")).json["items"]) == 1
 
 

@@ -68,7 +68,7 @@ async def live(shell: Shell) -> tuple[int, dict[str, int]]:
 async def test_a_good_file_has_no_problems_and_needs_no_server(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CONNECT_API_KEY", raising=False)
     ran = await Shell()("rules", "check", "-", stdin=ONE_MORE.replace("nft: {}", "points: {}"))
-    assert (ran.code, ran.out, ran.err) == (Exit.OK, "-: no problems\n", "")
+    assert (ran.code, ran.out, ran.err) == (Exit.OK, "stdin: no problems\n", "")
 
 
 async def test_each_error_is_shown_in_its_place_with_a_caret_and_what_to_do(tmp_path: Path):
@@ -106,10 +106,59 @@ async def test_a_file_that_cannot_be_read_is_told_with_its_place(text: str, said
     assert max(map(len, ran.out.splitlines())) < 300
 
 
-async def test_a_file_that_is_no_text_or_not_there_is_a_sentence():
-    assert "this is not UTF-8 text" in (await Shell()("rules", "check", "-", stdin=b"\xff\xfe")).err
-    ran = await Shell()("rules", "check", "no-such-file.yaml")
-    assert (ran.code, ran.err) == (Exit.USAGE, "connect: no-such-file.yaml: No such file or directory.\n")
+@pytest.mark.parametrize("command", ["check", "test", "diff", "apply"])
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ([], "connect: name the ruleset's file, or - for stdin: `connect rules COMMAND rules.yaml`."),
+        (["a.yaml", "b.yaml"], "connect: `connect rules COMMAND` takes one file at a time: leave out b.yaml."),
+        (
+            ["no-such.yaml"],
+            "connect: there is no file no-such.yaml: `connect rules new no-such.yaml` writes one to start from.",
+        ),
+        (["."], "connect: . is a directory: name the ruleset's file, such as one.json or two.yaml."),
+        (["empty"], "connect: empty is a directory: name the ruleset's file."),
+    ],
+)
+async def test_a_file_that_is_not_there_or_is_none_is_told_with_what_to_name(
+    command: str, named: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CONNECT_API_KEY", "a-key-that-no-server-is-asked-with")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name in ("two.yaml", "one.json", "notes.txt"):
+        (tmp_path / name).touch()
+    ran = await Shell()("rules", command, *named)
+    told = " ".join(ran.err.split())  # some lines are as wide as the terminal
+    assert (ran.code, ran.out, told) == (Exit.USAGE, "", said.replace("COMMAND", command))
+
+
+async def test_a_mistyped_option_is_not_taken_for_a_file():
+    ran = await Shell()("rules", "check", "--strct")
+    assert (ran.code, "There is no option --strct" in ran.err) == (Exit.USAGE, True)
+
+
+async def test_a_file_that_is_no_text_is_a_sentence():
+    assert "stdin: this is not UTF-8 text" in (await Shell()("rules", "check", "-", stdin=b"\xff\xfe")).err
+
+
+async def test_a_person_at_a_terminal_is_told_that_stdin_is_read():
+    ran = await Shell().on_terminal("rules", "check", "-", typed="version: 1\nrules: []\n\x04")
+    assert "reading the ruleset from stdin: paste it, and end with Ctrl-D" in ran.out
+    assert (ran.code, "stdin: no problems" in ran.out) == (Exit.OK, True)
+
+
+HELD_IN_HELP = {
+    "check": ("ends with 1 too", "Ends with 0 if there is no error", "For example:"),
+    "apply": ("Ends with 2 if it would change anything", "Publish nothing", "For example:"),
+    "test": ("Ends with 0 if all are green", "For example:"),
+}
+
+
+@pytest.mark.parametrize("command", HELD_IN_HELP)
+async def test_help_says_what_an_option_does_and_how_the_command_ends(command: str):
+    told = " ".join((await Shell()("rules", command, "--help")).out.replace("\u2502", " ").split())
+    assert all(words in told for words in HELD_IN_HELP[command]), told
 
 
 async def test_machines_get_the_problems_as_json():
@@ -123,9 +172,9 @@ async def test_machines_get_the_problems_as_json():
 
 async def test_warnings_are_errors_where_they_are_asked_to_be():
     plain = await Shell()("rules", "check", "-", stdin=ONE_MORE)
-    assert (plain.code, plain.out.count("-:9:56: warning: the unit points is not declared")) == (Exit.OK, 1)
+    assert (plain.code, plain.out.count("stdin:9:56: warning: the unit points is not declared")) == (Exit.OK, 1)
     strict = await Shell()("rules", "check", "-", "--strict", stdin=ONE_MORE)
-    assert (strict.code, strict.out.splitlines()[-1]) == (Exit.FAILED, "-: 2 error(s), 0 warning(s)")
+    assert (strict.code, strict.out.splitlines()[-1]) == (Exit.FAILED, "stdin: 2 error(s), 0 warning(s)")
 
 
 async def test_applying_lays_the_file_over_what_the_server_has(shell: Shell, file: Path):
@@ -219,7 +268,7 @@ async def test_a_note_is_kept_with_the_version(shell: Shell, file: Path):
 async def test_a_file_with_errors_is_not_sent(shell: Shell):
     ran = await shell("rules", "apply", "-", stdin=BROKEN)
     assert ran.code == Exit.FAILED
-    assert ran.err.endswith("connect: - has 2 error(s): nothing was sent.\n")
+    assert ran.err.endswith("connect: stdin has 2 error(s): nothing was sent.\n")
     assert (await live(shell))[0] == 1
 
 

@@ -30,6 +30,15 @@ def test_the_pages_made_from_the_code_are_up_to_date():
     assert done.returncode == 0, done.stderr
 
 
+def test_each_example_of_a_command_is_in_its_help():
+    """The parser drops sections that it takes for another style's."""
+    page = (ROOT / "docs/reference/cli.md").read_text()
+    texts = [file.read_text() for file in (ROOT / "src/connect/cli").glob("*.py")]
+    examples = [line for text in texts for line in re.findall(r"^    ((?:echo .*\| )?connect [a-z]+ .*)$", text, re.M)]
+    assert len(examples) > 30
+    assert [line for line in examples if f"    {line}\n" not in page] == []
+
+
 def receiving() -> dict[str, Any]:
     """What the two pages define."""
     names: dict[str, Any] = {}

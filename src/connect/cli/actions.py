@@ -66,7 +66,7 @@ def list_(*, which: Filters = ANY, limit: int = 50, cursor: str | None = None, o
 
     Options that may be given several times match any of their values.
 
-    Example:
+    For example:
 
     connect actions list --status failed --target points --failed-since 2026-11-22T00:00:00Z
 
@@ -133,7 +133,7 @@ def retry(action: ActionId = None, /, *, which: Filters = ANY, how: Order = CARE
 
     With options in place of an id, all that match: it says how many and asks, or goes on with --yes.
 
-    Example:
+    For example:
 
     connect actions retry --target points --failure exhausted --note "points is back"
     """
@@ -148,7 +148,7 @@ def cancel(action: ActionId = None, /, *, which: Filters = ANY, how: Order = CAR
 
     With options in place of an id, all that match: it says how many and asks, or goes on with --yes.
 
-    Example:
+    For example:
 
     connect actions cancel --rule cashback-2 --status pending --note "wrong rate"
     """
@@ -163,7 +163,7 @@ def approve(action: ActionId = None, /, *, which: Filters = ANY, how: Order = CA
 
     With options in place of an id, all that match: it says how many and asks, or goes on with --yes.
 
-    Example:
+    For example:
 
     connect actions approve --rule big-prize --user u1 --note "checked"
     """
@@ -178,7 +178,7 @@ def reject(action: ActionId = None, /, *, which: Filters = ANY, how: Order = CAR
 
     With options in place of an id, all that match: it says how many and asks, or goes on with --yes.
 
-    Example:
+    For example:
 
     connect actions reject --user u1 --note "duplicate account"
     """

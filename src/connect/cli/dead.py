@@ -72,7 +72,7 @@ def show(dead_id: DeadId, /, *, output: Output = "table") -> int:
 def mend(dead_id: DeadId, file: Path, /, *, note: Note = "", output: Output = "table") -> int:
     """Give a dead event another body, from a file (- for standard input). Replay it afterwards.
 
-    Example:
+    For example:
 
     connect dead show 0190... -o json | jq -r .body > fact.json; edit fact.json; connect dead mend 0190... fact.json
     """
@@ -94,7 +94,7 @@ def replay(
 
     What is refused again stays dead, with its new reason; the exit code is then 1.
 
-    Examples:
+    For example:
 
     connect dead replay 0190a1b2-...
 

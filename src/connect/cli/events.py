@@ -72,7 +72,7 @@ def send(
 
     Sending the same event again is safe: it is known by its source and id, and earns nothing twice.
 
-    Examples:
+    For example:
 
     connect events send --id order-1001 --type purchase.completed --actor u1 -x amount_minor=12990 -x currency=EUR
 
@@ -156,7 +156,7 @@ def import_(
     Running it again is safe: what Connect has is a duplicate, nothing doubles. Ends with 1 if any event was refused,
     with 3 if Connect did not take them all.
 
-    Examples:
+    For example:
 
     connect events import events.ndjson --rejects rejects.ndjson
 
@@ -212,7 +212,7 @@ def list_(*, which: Filters = ANY, limit: int = 50, cursor: str | None = None, o
 
     Options that may be given several times match any of their values.
 
-    Example:
+    For example:
 
     connect events list --type purchase.completed --actor u1 --since 2026-11-01T00:00:00Z
 
@@ -265,7 +265,7 @@ def why(
     actions. With options in place of an event: those that match, newest first, and a line for each of their rules (of
     those that --rule and --outcome name).
 
-    Examples:
+    For example:
 
     connect events why order-1001 --source shop
 
@@ -317,7 +317,7 @@ def replay(
     Rules that already gave for an event are left out: nothing is given twice.
     With options in place of an event, all that match: it says how many and asks, or goes on with --yes.
 
-    Examples:
+    For example:
 
     connect events replay order-1001
 

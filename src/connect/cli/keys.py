@@ -42,7 +42,7 @@ def create(
 ) -> int:
     """Make a key. Its secret is shown this once and stored nowhere.
 
-    Examples:
+    For example:
 
     connect keys create shop --source shop
 

@@ -5,9 +5,9 @@ from typing import Annotated, Literal, get_args
 
 from cyclopts import Parameter
 
-from connect.cli.output import Exit, Output, fail, say, say_json
+from connect.cli.output import Exit, InputFile, Output, fail, say, say_json
 
-File = Annotated[str, Parameter(allow_leading_hyphen=True, help="The ruleset, YAML or JSON; - reads stdin.")]
+File = Annotated[str, InputFile, Parameter(help="The ruleset, YAML or JSON; - reads stdin.")]
 Template = Literal["cashback", "referral", "streak", "nft", "blank"]
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 
@@ -20,7 +20,7 @@ def new(
 ) -> int:
     """Write a ruleset to start from: commented, with tests of its own that pass.
 
-    Example:
+    For example:
 
     connect rules new rules.yaml --template referral
     """
@@ -42,18 +42,19 @@ def new(
 def check(file: File, /, *, strict: Annotated[bool, Parameter(negative="")] = False, output: Output = "table") -> int:
     """Look a ruleset over on this machine: every error and warning with its line and column.
 
-    Ends with 1 if there is an error. Needs no server.
+    Ends with 0 if there is no error, with 1 if there is one (with --strict: or a warning), with 2 if the file cannot be
+    read. Needs no server, and runs no tests: `connect rules test` does.
 
-    Example:
+    For example:
 
     connect rules check rules.yaml --strict
 
     Parameters
     ----------
     strict
-        Warnings count as errors.
+        Warnings count as errors: what is allowed and seldom meant, such as a rule without any limit, ends with 1 too.
     """
-    from connect.cli.rule_files import find_problems, read_text, spell_problem
+    from connect.cli.rule_files import find_problems, read_text, spell_problem, spoken
 
     text = read_text(file)
     _, problems = find_problems(text)
@@ -65,9 +66,9 @@ def check(file: File, /, *, strict: Annotated[bool, Parameter(negative="")] = Fa
         for problem in problems:
             say(spell_problem(file, text, problem))
         say(
-            f"{file}: {len(bad)} error(s), {len(problems) - len(bad)} warning(s)"
+            f"{spoken(file)}: {len(bad)} error(s), {len(problems) - len(bad)} warning(s)"
             if problems
-            else f"{file}: no problems"
+            else f"{spoken(file)}: no problems"
         )
     return Exit.FAILED if bad else Exit.OK
 
@@ -82,10 +83,10 @@ def run_inline_tests(
 ) -> int:
     """Run a ruleset's own tests on this machine, and say which rules no test makes give.
 
-    Each test is a story of its own: counters and limits begin at zero, and nothing is sent. Ends with 1 if a test is
-    red or the file has errors. Needs no server.
+    Each test is a story of its own: counters and limits begin at zero, and nothing is sent. Ends with 0 if all are
+    green, with 1 if a test is red or the file has errors, with 2 if the file cannot be read. Needs no server.
 
-    Example:
+    For example:
 
     connect rules test rules.yaml --junit report.xml
 

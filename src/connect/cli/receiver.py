@@ -51,7 +51,7 @@ def check(
     with connect-check-. Use it on a test environment. Nothing of Connect has to run. Each check is a line; exit code
     0: none failed, 1: one did.
 
-    Example:
+    For example:
 
     connect receiver check https://points.test/commands --secret whsec_c2VjcmV0LW9mLXRoZS10ZXN0cw==
 

@@ -26,7 +26,7 @@ def rebuild_counters(
 
     A worker does it. Until it is done, rules that read the counters are not live, and nothing is paid by half a count.
 
-    Examples:
+    For example:
 
     connect rules rebuild-counters purchases
 

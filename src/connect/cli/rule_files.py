@@ -14,17 +14,39 @@ from connect.errors import InvalidRuleset, Located
 
 LINE_SHOWN_MAX = 100
 """Of a longer line the part around the fault is shown."""
+STDIN = "-"
+SUFFIXES = {".yaml", ".yml", ".json"}
+FILES_NAMED_MAX = 3
+"""Of a folder that was named instead of a file."""
 
 Document = dict[str, Any]
 
 
 def read_text(file: str) -> str:
+    """The text of a file, or of stdin. Ends the command where there is none, and says where one may be."""
+    if file == STDIN and sys.stdin.isatty():
+        tell("reading the ruleset from stdin: paste it, and end with Ctrl-D on a line of its own")
     try:
-        return (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode("utf-8-sig")
+        return (sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()).decode("utf-8-sig")
+    except FileNotFoundError:
+        fail(Exit.USAGE, f"there is no file {file}: `connect rules new {file}` writes one to start from.")
+    except IsADirectoryError:
+        fail(Exit.USAGE, f"{file} is a directory: name the ruleset's file{_files_in(Path(file))}.")
     except OSError as error:
-        fail(Exit.USAGE, f"{file}: {error.strerror}.")
+        fail(Exit.USAGE, f"{file} cannot be read: {error.strerror}.")
     except UnicodeDecodeError as error:
-        fail(Exit.USAGE, f"{file}: this is not UTF-8 text ({error.reason} at byte {error.start}).")
+        fail(Exit.USAGE, f"{spoken(file)}: this is not UTF-8 text ({error.reason} at byte {error.start}).")
+
+
+def _files_in(folder: Path) -> str:
+    """What somebody who named the folder may have meant; empty where nothing looks like it."""
+    names = sorted(str(file) for file in folder.glob("*") if file.suffix in SUFFIXES)[:FILES_NAMED_MAX]
+    return f", such as {' or '.join(names)}" if names else ""
+
+
+def spoken(file: str) -> str:
+    """The file as sentences call it."""
+    return "stdin" if file == STDIN else file
 
 
 def find_problems(text: str, live: Document | None = None) -> tuple[Document, list[RuleProblem]]:
@@ -96,7 +118,10 @@ def _of_form(fault: Located) -> RuleProblem:
 def spell_problem(file: str, text: str, problem: RuleProblem) -> str:
     """`file:line:column: severity: message`, the line with a caret under the fault, and what to do."""
     line, column = problem.line or 1, problem.column or 1
-    said = [printable(f"{file}:{line}:{column}: {problem.severity}: {problem.message}"), *_excerpt(text, line, column)]
+    said = [
+        printable(f"{spoken(file)}:{line}:{column}: {problem.severity}: {problem.message}"),
+        *_excerpt(text, line, column),
+    ]
     if problem.hint:
         said.append(f"    hint: {printable(problem.hint)}")
     return "\n".join(said)
@@ -120,7 +145,7 @@ def read_checked(
         tell(spell_problem(file, text, problem))
     errors = sum(problem.severity == "error" for problem in problems)
     if errors:
-        fail(Exit.FAILED, f"{file} has {errors} error(s): {outcome}.")
+        fail(Exit.FAILED, f"{spoken(file)} has {errors} error(s): {outcome}.")
     return document
 
 

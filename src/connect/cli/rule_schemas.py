@@ -10,7 +10,7 @@ def learn_schema(event_type: str, /, *, sample: int = 2000, output: Output = "ta
     With a schema in the ruleset a mistyped field is an error when a rule is saved, instead of a rule that never fires.
     Look it over before you publish it: what no sampled event had is not in it.
 
-    Example:
+    For example:
 
     connect rules learn-schema purchase.completed >> rules.yaml
 

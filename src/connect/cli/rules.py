@@ -12,11 +12,17 @@ from connect.cli.output import Cell, Exit, Output, fail, printable, say, say_jso
 from connect.cli.remote import Answer, Params, Remote, remote, segment
 from connect.cli.rule_counters import rebuild_counters
 from connect.cli.rule_schemas import learn_schema
+from connect.cli.rule_usage import spell_usage
 
 if TYPE_CHECKING:
     from connect.cli.rule_changes import Change
 
-app = App(name="rules", help="Rules as code: write, check, test, compare, apply, stop.", help_format="plaintext")
+app = App(
+    name="rules",
+    help="Rules as code: write, check, test, compare, apply, stop.",
+    help_format="plaintext",
+    error_formatter=spell_usage,
+)
 app.command(new)
 app.command(check)
 app.command(run_inline_tests, name="test")
@@ -82,13 +88,15 @@ def _plan_over(live: dict[str, Any], etag: str, file: str, text: str, *, prune: 
 
 def _tell_kept(file: str, kept: list[str]) -> None:
     """A rule whose key was changed in the file goes on beside its successor, unless somebody notices."""
+    from connect.cli.rule_files import spoken
+
     if not kept:
         return
     one = len(kept) == 1
     named = ", ".join(kept[:NAMED_MAX]) + (f" and {len(kept) - NAMED_MAX} more" if len(kept) > NAMED_MAX else "")
     which = "1 rule on the server is" if one else f"{len(kept)} rules on the server are"
     stay, them = ("stays", "it") if one else ("stay", "them")
-    tell(printable(f"{which} not in {file} and {stay}: {named} (--prune would retire {them})"))
+    tell(printable(f"{which} not in {spoken(file)} and {stay}: {named} (--prune would retire {them})"))
 
 
 @app.command
@@ -111,7 +119,7 @@ def diff(
     Ends with 0 whether or not there is a difference; `connect rules apply --check` ends with 2 for scripts. 1: the file
     has errors; 3: the server, or the database, does not answer.
 
-    Examples:
+    For example:
 
     connect rules diff rules.yaml --prune
 
@@ -190,7 +198,11 @@ def apply(
     nothing is while a test is red. A change made on the server meanwhile ends it without an effect: look again, run it
     again.
 
-    Examples:
+    Ends with 0 when the server has what the file says; 1: the file has errors, or a test is red; 2: the file cannot be
+    read, or with --check: applying would change something; 3: the server does not answer, or does not accept the key;
+    4: it refuses, as after a change meanwhile. Nothing was published unless it is 0.
+
+    For example:
 
     connect rules apply rules.yaml --note "November campaign"
 
@@ -199,7 +211,8 @@ def apply(
     Parameters
     ----------
     check
-        Change nothing; end with 2 if applying would, and say what.
+        Publish nothing: check the file, run its tests, say what applying would change. Ends with 2 if it would change
+        anything, with 0 if the server has it already, with 1 if the file has errors or a test is red.
     """
     api = remote()
     plan = _plan(api, file, prune=prune)
@@ -220,6 +233,7 @@ def apply(
 
 def _refuse_red(file: str, document: dict[str, Any]) -> None:
     """Ends the command where a test is red: the server would refuse it too, and say less."""
+    from connect.cli.rule_files import spoken
     from connect.cli.rule_tests import spell_result
     from connect.engine.ruleset import convert_ruleset, run_tests
 
@@ -230,7 +244,7 @@ def _refuse_red(file: str, document: dict[str, Any]) -> None:
         for line in spell_result(result):
             tell(line)
     what = f"{len(report.red)} of {len(report.results)} test(s) red"
-    fail(Exit.FAILED, f"with {file} the ruleset has {what}: nothing was sent.")
+    fail(Exit.FAILED, f"with {spoken(file)} the ruleset has {what}: nothing was sent.")
 
 
 def _say_plan(file: str, plan: Plan, output: Output) -> int:
@@ -273,7 +287,7 @@ def _unless_stale(api: Remote, method: str, path: str, body: object, etag: str) 
 def export(*, output: Annotated[Literal["yaml", "json"], Parameter(name=["--output", "-o"])] = "yaml") -> int:
     """Print the server's live ruleset as a file that `check` and `apply` take.
 
-    Example:
+    For example:
 
     connect rules export > rules.yaml
     """
@@ -304,7 +318,7 @@ def versions(*, limit: int = 50, cursor: int | None = None, output: Output = "ta
 def publish(version: int, /, *, note: Note = "", output: Output = "table") -> int:
     """Make a draft live; an old version comes back as a new one.
 
-    Example:
+    For example:
 
     connect rules publish 12 --note "double points weekend"
     """
@@ -317,7 +331,7 @@ def rollback(version: int, /, *, note: Note = "", output: Output = "table") -> i
 
     What was decided meanwhile stays decided.
 
-    Example:
+    For example:
 
     connect rules rollback 11 --note "12 paid twice the rate"
     """
@@ -345,7 +359,7 @@ def stop(
 ) -> int:
     """Stop a rule now: it gives nothing more, in all processes within two seconds.
 
-    Example:
+    For example:
 
     connect rules stop cashback-2 --pending review --note "paid far too much"
 

@@ -39,7 +39,7 @@ def list_targets(*, output: Output = "table") -> int:
 def pause(name: Name, /, *, note: Note = "", output: Output = "table") -> int:
     """Send nothing to a target until it is resumed; nothing is lost or given up meanwhile.
 
-    Example:
+    For example:
 
     connect targets pause points --note "their deploy, 14:00"
     """
@@ -65,7 +65,7 @@ def recover(
 ) -> int:
     """Send again all that failed at a target since a moment: the count first, then it asks.
 
-    Example:
+    For example:
 
     connect targets recover points --since 2026-11-22T10:00:00Z --note "their database was read-only"
 
