@@ -19,6 +19,7 @@ from connect.model import EconomicEvent, Effect, RewardRule, Ruleset
 from connect.store.events import read_event
 from connect.store.pool import open_pool
 from connect.store.rules import change
+from tests.chaos.test_bus_outages import database_away
 from tests.conftest import eventually
 
 CASHBACK = RewardRule(
@@ -217,6 +218,18 @@ async def test_a_database_that_went_away_is_told_and_nothing_is_half_done(databa
     assert isinstance(answer, DatabaseUnavailable)
     recorder.close()
     await flusher
+
+
+async def test_a_database_that_takes_no_connections_is_not_asked_once_for_each_event(
+    database_url: str, intake: Intake
+) -> None:
+    """A bus's batch comes again and again while it is away: 500 tries for a connection each time took a whole core."""
+    facts = [fact(f"e{n}") for n in range(50)]
+    async with database_away(database_url):
+        await eventually(lambda: intake.pool.get_idle_size() == 0)
+        answers = await intake.report(*facts)
+    assert {answer.detail for answer in answers} == {"the database does not answer; send again"}
+    assert {answer.result for answer in await intake.report(*facts)} == {"created"}
 
 
 async def test_queued_events_are_decided_in_order_of_receipt_by_a_worker(intake: Intake) -> None:

@@ -24,6 +24,7 @@ from connect.intake.normalize import NormalEvent
 from connect.model import EconomicEvent, RewardAction, Warning_
 from connect.store.actions import actions_of_events
 from connect.store.events import EventRow, StoredEvent, known_identities, record, record_impatiently, stored_events
+from connect.store.pool import lend
 from connect.telemetry import EVENTS, GROUP_COMMIT_SIZE, event_type_label, log
 
 GROUP_MAX = 500
@@ -67,8 +68,6 @@ class Recorded(Struct, frozen=True, kw_only=True):
 
 
 Answer = Recorded | ConnectError
-
-
 Identity = tuple[str, str]
 Rows = dict[Identity, EventRow]
 Warned = dict[Identity, Sequence[Warning_]]
@@ -162,7 +161,7 @@ class Recorder:
     async def _answer_repeats(self, repeats: list[_Waiting]) -> list[_Waiting]:
         """Answers all whose first is stored, or that are refused; returns the others, which may be first now."""
         try:
-            async with self._pool.acquire() as connection:
+            async with lend(self._pool) as connection:
                 stored, known = await _stored(connection, {waiting.identity for waiting in repeats})
         except Exception as error:  # a group's seam: they take their turn as events of their own
             log.warning("intake.repeats_unanswered", events=len(repeats), error=repr(error))
@@ -207,7 +206,7 @@ class Recorder:
 
     async def _record(self, group: list[_Waiting]) -> None:
         """Records a group, and answers each of it by what is then stored."""
-        async with self._pool.acquire() as connection:
+        async with lend(self._pool) as connection:
             written = await self._write(connection, group)
             failpoint.reach("intake.after_commit")
             created = {identity: row for identity, row in written.rows.items() if row.event.id in written.fresh}

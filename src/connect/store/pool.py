@@ -1,5 +1,7 @@
 """Connections to PostgreSQL with Connect's codecs: JSON as plain values, numeric as decimal strings."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -53,3 +55,19 @@ async def open_pool(url: str, *, size_max: int = 10, size_min: int = 1, name: st
             "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
         },
     )
+
+
+@asynccontextmanager
+async def lend(pool: Any) -> AsyncGenerator[Connection]:
+    """A connection of the pool. What the server says instead of giving one is no statement's fault: `ConnectionError`.
+
+    It has many words for it: a database that is being dropped or restored, a role's limit, a password just changed.
+    """
+    try:
+        connection = await pool.acquire()
+    except asyncpg.PostgresError as error:
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
+    try:
+        yield connection
+    finally:
+        await pool.release(connection)
