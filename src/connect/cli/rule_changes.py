@@ -72,7 +72,8 @@ def _changed_rules(before: Ruleset, after: Ruleset) -> Iterator[Change]:
     old, new = {rule.key: rule for rule in before.rules}, {rule.key: rule for rule in after.rules}
     for key, rule in new.items():
         if key not in old:
-            yield Change("add", "rule", key, after=f"{rule.event_type} gives {_gives(rule)}")
+            off = "" if rule.enabled else "; it is not enabled"
+            yield Change("add", "rule", key, after=f"{rule.event_type} gives {_gives(rule)}{off}")
     for key, rule in new.items():
         for path, was, is_ in _changed_rule(old[key], rule) if key in old else ():
             yield Change("change", "rule", key, path, was, is_)
@@ -87,7 +88,14 @@ def _effect_words(effect: Effect) -> str:
     each = effect.each
     amount = effect.amount if effect.amount is not None or each is None else each.amount
     recipient = effect.recipient if each is None else f"each {each.name} in {each.items}"
-    return _text(f"{effect.target}.{effect.command} {amount} {effect.unit} to {recipient}")
+    held = f", held {effect.hold}" if effect.hold is not None else ""
+    approved = ", each approved by a person" if effect.review else ""
+    return _text(f"{effect.target}.{effect.command} {amount} {effect.unit} to {recipient}") + held + approved
+
+
+def _keyed_words(effect: Effect) -> str:
+    """With its own key, which is what tells it from what it gave before."""
+    return _effect_words(effect) + (f" (key {effect.key})" if effect.key is not None else "")
 
 
 Leaf = tuple[str, str, str]
@@ -167,13 +175,13 @@ def _changed_effects(before: Sequence[Effect], after: Sequence[Effect]) -> Itera
     old, new = _by_name(before, shared), _by_name(after, shared)
     for key, effect in new.items():
         if key not in old:
-            yield "action", "", _effect_words(effect)
+            yield "action", "", _keyed_words(effect)
             continue
         for field in fields(Effect):
             was, is_ = getattr(old[key], field.name), getattr(effect, field.name)
             for path, text, other in _leaves(was, is_, field.encode_name):
                 yield f"{path} of {key}", text, other
-    yield from (("action", _effect_words(effect), "") for key, effect in old.items() if key not in new)
+    yield from (("action", _keyed_words(effect), "") for key, effect in old.items() if key not in new)
 
 
 def _by_name(effects: Sequence[Effect], shared: set[str]) -> dict[str, Effect]:
