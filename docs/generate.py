@@ -59,35 +59,6 @@ MEANINGS = {
 }
 """Of settings whose code says no more than their name."""
 
-REMEDIES = {
-    "internal": "Look into the server's log, which has the fault; sending again is safe.",
-    "not_json": "Send JSON in UTF-8.",
-    "bad_request": "The detail says which header, query or body cannot be read.",
-    "unauthenticated": "Send `Authorization: Bearer <key>`; `connect keys create` makes one.",
-    "scope_missing": "Use a key with the scope that the detail names.",
-    "source_mismatch": "Leave `source` out, or use that source's own key.",
-    "target_mismatch": "Report results of that target with a key that is bound to it, or to none.",
-    "not_found": "Check the id. A key that is bound to a source does not see what belongs to another.",
-    "conflict": "Read what is stored, then decide.",
-    "event_conflict": "The stored event (`event_id`) stands. A correction is a new event with an id of its own.",
-    "transition_refused": "Look at the action: the detail says which state it is in.",
-    "count_changed": "Ask again with `dry_run`, and send the new count as `expect`.",
-    "version_stale": "Read the ruleset again, make the change to it, send the new ETag.",
-    "body_too_large": "Send less at a time: an event has up to 256 KiB, a batch up to 1,000 events and 4 MiB.",
-    "media_type_refused": "Send one of the content types the detail names, not compressed.",
-    "invalid": "`errors` names each place and what is wrong there.",
-    "event_invalid": "Mend the event where `errors` points; its identity is not used up.",
-    "event_too_old": "Report history with `?effects=none`, or raise CONNECT_EVENT_AGE_MAX_DAYS.",
-    "event_in_future": "Mend the reporter's clock, or raise CONNECT_EVENT_AHEAD_MAX_S.",
-    "ruleset_invalid": "`errors` has each fault with line and column; `connect rules check` shows them in place.",
-    "tests_red": (
-        "`errors` has each difference by test; `connect rules test` shows them beforehand. A stop is never refused."
-    ),
-    "rate_limited": "Send again after `Retry-After` seconds.",
-    "overloaded": "Send again after `Retry-After` seconds; nothing was recorded.",
-    "database_unavailable": "Send again after `Retry-After` seconds; what was recorded is answered as a duplicate.",
-    "settings_invalid": "Never sent over HTTP: a process ends with this sentence at its start.",
-}
 ELSEWHERE = {
     "CONNECT_URL": "Commands that are clients of the API: its address (default `http://127.0.0.1:8080`).",
     "CONNECT_API_KEY": "The same commands: the key they send.",
@@ -231,7 +202,7 @@ Variables with the same prefix that are no settings of the server:
 def problems_page() -> str:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ConnectError)]
     rows = [
-        (f"`{kind.code}`", str(kind.status), kind.title, REMEDIES[kind.code])
+        (f"`{kind.code}`", str(kind.status), kind.title, kind.remedy)
         for kind in sorted(kinds, key=lambda kind: (kind.status, kind.code))
     ]
     return f"""# Problems

@@ -172,8 +172,7 @@ def _resolve_secrets(document: dict[str, Any]) -> None:
 def _check(settings: Settings, *, testing: bool) -> None:
     if settings.bootstrap_key is not None and len(settings.bootstrap_key) < BOOTSTRAP_KEY_LENGTH_MIN:
         raise SettingsError(f"settings: CONNECT_BOOTSTRAP_KEY must have at least {BOOTSTRAP_KEY_LENGTH_MIN} characters")
-    if settings.database_url and urlsplit(settings.database_url).scheme not in {"postgresql", "postgres"}:
-        raise SettingsError("settings: CONNECT_DATABASE_URL must start with postgresql://")
+    _check_database(settings.database_url)
     if settings.jwt and (settings.jwt.jwks_url is None) == (settings.jwt.jwks_file is None):
         raise SettingsError("settings: [jwt] needs one of jwks_url and jwks_file")
     for name, bus in settings.bus.items():
@@ -188,6 +187,15 @@ def _check(settings: Settings, *, testing: bool) -> None:
             raise SettingsError(
                 f"settings: targets.{name}.lease_margin_s is for tests (CONNECT_ENV=test); the lease is timeout_s + 20"
             )
+
+
+def _check_database(url: str | None) -> None:
+    try:
+        right = url is None or (urlsplit(url).scheme in {"postgresql", "postgres"} and urlsplit(url).port != 0)
+    except ValueError:
+        right = False
+    if not right:
+        raise SettingsError("settings: CONNECT_DATABASE_URL must be postgresql://user:password@host:port/database")
 
 
 def _check_target(name: str, target: Target) -> None:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from connect.api.problems import known_problems
+from connect.errors import ConnectError
 from tests.serving import Api
 
 
@@ -25,3 +27,18 @@ async def test_the_type_of_every_problem_leads_to_its_page(
 
 async def test_a_problem_that_is_none_has_no_page(api: Api) -> None:
     assert (await api.get("/problems/nothing")).status == 404
+
+
+async def test_each_page_says_what_to_do(api: Api) -> None:
+    answered = [kind for kind in known_problems().values() if kind.__module__ == ConnectError.__module__]
+    assert len({kind.remedy for kind in answered}) == len(answered) > 20
+    for kind in answered:
+        page = await api.with_key(None).get(f"/problems/{kind.code}")
+        assert kind.remedy in page.body.decode()
+
+
+async def test_an_address_that_nothing_answers_is_named(api: Api) -> None:
+    problem = await api.post("/internal/actions/xyz/retry", {})
+    assert problem.json["detail"].startswith(
+        "nothing answers POST /internal/actions/xyz/retry: is each id in it whole?"
+    )

@@ -106,7 +106,7 @@ async def test_a_terminal_is_asked(shell: Shell):
         (["retry"], Exit.USAGE, "say which"),
         (["retry", "6f1c2b7a-0000-5000-8000-000000000000"], Exit.REFUSED, "there is no reward action"),
         (["retry", "6f1c2b7a-0000-5000-8000-000000000000", "--rule", "x"], Exit.USAGE, "not both"),
-        (["show", "../../readyz"], Exit.REFUSED, ""),
+        (["show", "../../readyz"], Exit.USAGE, "into UUID"),
         (["list", "--event", "not-an-id"], Exit.REFUSED, "event_id"),
         (["list", "--status", "lost"], Exit.USAGE, "status"),
     ],

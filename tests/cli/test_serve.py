@@ -21,12 +21,15 @@ async def test_a_port_that_is_taken_is_told_at_once(command: str):
     assert ran.err.startswith(f"connect: cannot listen on 127.0.0.1:{port}: the port is taken; --port sets another")
 
 
-async def test_exit_codes_tell_a_wrong_setting_from_a_database_that_is_away():
-    wrong = await Shell().spawn("CONNECT_BOOTSTRAP_KEY=short connect api")
-    assert (wrong.code, "at least 32 characters" in wrong.err) == (2, True)
-    away = f"CONNECT_DATABASE_URL=postgresql://127.0.0.1:1/none connect api --port {free_port()}"
-    gone = await Shell().spawn(away)
-    assert (gone.code, "the database does not answer" in gone.err) == (3, True)
+@pytest.mark.parametrize("command", ["api --port {port}", "worker --port {port}", "migrate"])
+async def test_exit_codes_tell_a_wrong_setting_from_a_database_that_is_away(command: str):
+    command = f"connect {command.format(port=free_port())}"
+    for setting in ("CONNECT_BOOTSTRAP_KEY=short", "CONNECT_DATABASE_URL=postgresql://127.0.0.1:none/x"):
+        wrong = await Shell().spawn(f"{setting} {command}")
+        assert (wrong.code, wrong.err.startswith("connect: settings: ")) == (2, True), wrong
+    gone = await Shell().spawn(f"CONNECT_DATABASE_URL=postgresql://me:secret@127.0.0.1:1/none {command}")
+    assert (gone.code, gone.err.startswith("connect: the database at 127.0.0.1:1/none does not answer: ")) == (3, True)
+    assert "secret" not in gone.err
 
 
 async def test_a_key_that_expired_or_was_revoked_lets_nothing_be_served_to_other_machines(

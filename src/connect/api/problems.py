@@ -60,7 +60,7 @@ def on_connect_error(request: Request[Any, Any, Any], error: ConnectError) -> Re
 
 def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     """Litestar's own: unknown routes, wrong methods, parameters that do not parse, bodies over the limit."""
-    known = ConnectError(error.detail or HTTPStatus(error.status_code).phrase)
+    known = ConnectError(_in_words(request, error))
     known.status = error.status_code
     known.code = _phrase_code(HTTPStatus(error.status_code))
     known.title = HTTPStatus(error.status_code).phrase
@@ -68,6 +68,12 @@ def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
     response = answer(known, request.url.path)
     response.headers.update({name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"})
     return response
+
+
+def _in_words(request: Request[Any, Any, Any], error: HTTPException) -> str:
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return f"nothing answers {request.method} {request.url.path}: is each id in it whole? /docs lists what there is"
+    return error.detail or HTTPStatus(error.status_code).phrase
 
 
 def _phrase_code(status: HTTPStatus) -> str:
@@ -133,7 +139,7 @@ def problem_page(code: FromPath[str]) -> str:
     """The page that a problem document's `type` names."""
     kind = known_problems().get(code)
     if kind is not None:
-        return f"{kind.title}\n\ncode: {kind.code}\nstatus: {kind.status}\n\n{(kind.__doc__ or '').strip()}\n"
+        return f"{kind.title}\n\ncode: {kind.code}\nstatus: {kind.status}\n\n{kind.remedy}\n"
     for status in HTTPStatus:
         if status >= HTTPStatus.BAD_REQUEST and code == _phrase_code(status):
             return f"{status.phrase}\n\ncode: {code}\nstatus: {status.value}\n\n{status.description}\n"

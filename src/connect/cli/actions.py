@@ -2,12 +2,13 @@
 
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from cyclopts import App, Parameter
 
 from connect.cli.bulk import Bulk, DryRun, Yes, bulk
 from connect.cli.output import Cell, Exit, Output, Strings, fail, say, say_fields, say_json, say_page, say_table
-from connect.cli.remote import given, remote, segment
+from connect.cli.remote import given, remote
 
 app = App(name="actions", help="List, retry, cancel, approve and reject reward actions.", help_format="plaintext")
 
@@ -35,7 +36,7 @@ ATTEMPT_COLUMNS: dict[str, Cell] = {
 Status = Literal["pending", "blocked", "awaiting_approval", "dispatched", "completed", "failed", "cancelled"]
 Failure = Literal["refused", "exhausted", "reported"]
 Note = Annotated[str, Parameter(help="Why you do it; kept in the audit.")]
-ActionId = Annotated[str | None, Parameter(help="The id of one action; without it, options say which.")]
+ActionId = Annotated[UUID | None, Parameter(help="The id of one action; without it, options say which.")]
 
 
 @Parameter(name="*")
@@ -82,9 +83,9 @@ def list_(*, which: Filters = ANY, limit: int = 50, cursor: str | None = None, o
 
 
 @app.command
-def show(action: str, /, *, output: Output = "table") -> int:
+def show(action: UUID, /, *, output: Output = "table") -> int:
     """Show one action and every attempt to carry it out."""
-    found = remote().get(f"{ACTIONS}/{segment(action)}").json
+    found = remote().get(f"{ACTIONS}/{action}").json
     if output == "json":
         say_json(found)
         return Exit.OK
@@ -110,14 +111,14 @@ class Order:
 CAREFULLY = Order()
 
 
-def _operate(operation: str, action: str | None, which: Filters, how: Order) -> int:
+def _operate(operation: str, action: UUID | None, which: Filters, how: Order) -> int:
     api, filters = remote(), which.given()
     if action is None:
         order = Bulk(f"{ACTIONS}/{operation}", operation, "action", filters, how.note)
         return bulk(api, order, yes=how.yes, dry_run=how.dry_run, output=how.output)
     if filters or how.dry_run:
         fail(Exit.USAGE, "name one action, or options that match many: not both.")
-    changed = api.post(f"{ACTIONS}/{segment(action)}/{operation}", {"note": how.note}).json
+    changed = api.post(f"{ACTIONS}/{action}/{operation}", {"note": how.note}).json
     if how.output == "json":
         say_json(changed)
     else:

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -11,6 +12,27 @@ from connect.errors import DatabaseUnavailable
 from connect.store.migrate import migrate
 
 ANSWERS_WITHIN_S = 30
+
+
+@contextlib.contextmanager
+def reaching(url: str) -> Generator[None]:
+    """Raises `DatabaseUnavailable`, which names the server and never the password, for what asyncpg raises inside."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise DatabaseUnavailable(f"the database at {place(url)} refuses: {error}") from error
+    except (OSError, asyncpg.InterfaceError) as error:
+        reason = str(error) or type(error).__name__
+        raise DatabaseUnavailable(
+            f"the database at {place(url)} does not answer: {reason}. Is it up, and CONNECT_DATABASE_URL right?"
+        ) from error
+
+
+def place(url: str) -> str:
+    """`host:port/database`, as libpq reads it."""
+    parts = urlsplit(url)
+    hosts = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ["localhost"]))
+    return f"{hosts}{parts.path}"
 
 
 @contextlib.asynccontextmanager
@@ -24,10 +46,8 @@ async def database(settings: Settings, *, migrated: bool = True, owned: bool = F
     async with contextlib.AsyncExitStack() as stack:
         url = settings.database_url or await _embedded(settings, stack, owned=owned)
         if migrated:
-            try:
+            with reaching(url):
                 await migrate(url)
-            except (OSError, asyncpg.PostgresError) as error:
-                raise DatabaseUnavailable(f"the database does not answer: {error}; see CONNECT_DATABASE_URL") from error
         yield url
 
 

@@ -4,12 +4,13 @@ import sys
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 from cyclopts import App, Parameter
 
 from connect.cli.bulk import Yes
 from connect.cli.output import Cell, Exit, Output, consent, fail, say, say_fields, say_json, say_page, tell
-from connect.cli.remote import Remote, given, remote, segment
+from connect.cli.remote import Remote, given, remote
 
 app = App(name="dead", help="List, show, mend and replay dead events.", help_format="plaintext")
 
@@ -19,7 +20,7 @@ COLUMNS: dict[str, Cell] = {
     "REASON": "reason",
 }  # fmt: skip
 Note = Annotated[str, Parameter(help="Why you do it; kept in the audit.")]
-DeadId = Annotated[str, Parameter(help="The id that `connect dead list` shows.")]
+DeadId = Annotated[UUID, Parameter(help="The id that `connect dead list` shows.")]
 
 
 @app.command(name="list")
@@ -55,7 +56,7 @@ def list_dead(
 @app.command
 def show(dead_id: DeadId, /, *, output: Output = "table") -> int:
     """Show one dead event whole: its body, its attributes, why it was refused and where."""
-    found = remote().get(f"{DEAD}/{segment(dead_id)}").json
+    found = remote().get(f"{DEAD}/{dead_id}").json
     if output == "json":
         say_json(found)
         return Exit.OK
@@ -80,9 +81,7 @@ def mend(dead_id: DeadId, file: Path, /, *, note: Note = "", output: Output = "t
         body = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         fail(Exit.USAGE, f"{file} cannot be read: {error}")
-    return _tell(
-        remote().call("PATCH", f"{DEAD}/{segment(dead_id)}", body={"body": body, "note": note}).json, "mended", output
-    )
+    return _tell(remote().call("PATCH", f"{DEAD}/{dead_id}", body={"body": body, "note": note}).json, "mended", output)
 
 
 @app.command
@@ -109,7 +108,7 @@ def replay(
     """
     api = remote()
     if dead_id is not None:
-        return _tell(api.post(f"{DEAD}/{segment(dead_id)}/replay").json, "replayed", output)
+        return _tell(api.post(f"{DEAD}/{dead_id}/replay").json, "replayed", output)
     if not given(bus=bus, code=code):
         fail(Exit.USAGE, "say which: name one dead event, or give --bus or --code.")
     ids = _matching(api, given(bus=bus, code=code))

@@ -13,6 +13,7 @@ import asyncpg
 import cyclopts
 import msgspec
 
+from connect.cli.database import place
 from connect.cli.output import Config, Exit, Output, printable, say, say_json
 from connect.cli.probe import Finding, Level, fail, ok, probe, probe_bus, warn
 from connect.cli.run_file import with_run
@@ -141,9 +142,10 @@ async def _database(settings: Settings, replay: int) -> list[Finding]:
         connection: Any = await asyncpg.connect(
             url, timeout=CONNECT_TIMEOUT_S, command_timeout=2 * health.STATEMENT_TIMEOUT_S
         )
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error) or f"no answer within {CONNECT_TIMEOUT_S} s"
-        return [fail("database", f"does not answer: {reason}", "is it up, and CONNECT_DATABASE_URL right?")]
+        detail = f"the one at {place(url)} does not answer: {reason}"
+        return [fail("database", detail, "is it up, and CONNECT_DATABASE_URL right?")]
     try:
         await set_codecs(connection)
         findings = await _connected(connection, settings)

@@ -183,13 +183,15 @@ def _state(row: Mapping[str, Any]) -> str:
 def _on_database(config: Path | None, work: Callable[[Any], Awaitable[T]]) -> T:
     """What `work` gives on a connection. Ends the command where no database answers or it was never migrated."""
     from connect.config import load_settings
-    from connect.errors import ConnectError, SettingsError
+    from connect.errors import ConnectError, DatabaseUnavailable, SettingsError
 
     try:
         settings = load_settings(config)
         return asyncio.run(_work(_database_url(settings), work))
     except SettingsError as error:
         fail(Exit.USAGE, error.detail)
+    except DatabaseUnavailable as error:
+        fail(Exit.UNREACHABLE, error.detail)
     except ConnectError as error:
         fail(Exit.REFUSED, error.detail)
 
@@ -209,15 +211,11 @@ def _database_url(settings: Any) -> str:
 async def _work(url: str, work: Callable[[Any], Awaitable[T]]) -> T:
     import asyncpg
 
+    from connect.cli.database import reaching
     from connect.store.pool import CONNECT_TIMEOUT_S, set_codecs
 
-    try:
+    with reaching(url):
         connection: Any = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        fail(
-            Exit.UNREACHABLE,
-            f"the database does not answer: {error or type(error).__name__}. CONNECT_DATABASE_URL names it.",
-        )
     try:
         await set_codecs(connection)
         return await work(connection)

@@ -9,11 +9,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 from msgspec import Struct
 
 from connect.backtest.compare import BudgetEnd, Compared, Progress, compare
 from connect.backtest.tally import BEFORE_WINDOW, Pair, Users, Worth, summed, users_of
+from connect.cli.database import reaching
 from connect.cli.garbage import collect_rarely
 from connect.cli.output import Exit, fail, printable, say, say_table, tell
 from connect.config import Settings, load_settings
@@ -62,13 +62,11 @@ async def opened(config: Path | None) -> AsyncGenerator[Live]:
             Exit.UNREACHABLE,
             f"no embedded PostgreSQL runs in {settings.home}: set CONNECT_DATABASE_URL, or start `connect run`.",
         )
-    try:
+    with reaching(url):
         async with snapshot(url) as connection:
             version = await live_version(connection)
             document = (await read_version(connection, version)).document if version else Ruleset()
             yield Live(connection, version, document, settings)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        fail(Exit.UNREACHABLE, f"the database does not answer: {error}")
 
 
 async def backtest(live: Live, candidate: Mapping[str, Any], window: float | None) -> Compared:

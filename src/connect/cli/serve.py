@@ -202,12 +202,13 @@ def migrate(*, config: Config = None) -> None:
     """Bring the database's schema to the newest version. Safe twice and side by side."""
     import asyncio
 
-    from connect.cli.database import database
+    from connect.cli.database import database, reaching
     from connect.store.migrate import migrate as bring_to_head
 
     async def work() -> list[str]:
         async with database(load_settings(config), migrated=False) as url:
-            return await bring_to_head(url)
+            with reaching(url):
+                return await bring_to_head(url)
 
     applied = asyncio.run(work())
     print("\n".join(f"applied {name}" for name in applied) or "the schema is up to date")

@@ -7,6 +7,7 @@ import asyncpg
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from connect.cli.database import place
 from connect.cli.output import Cell, Config, Exit, Output, printable, say, say_json, say_table
 from connect.cli.run_file import with_run
 from connect.config import Settings, load_settings
@@ -74,9 +75,9 @@ async def look(settings: Settings) -> Status:
         )
     try:
         connection: Any = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, command_timeout=QUERY_TIMEOUT_S)
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error) or f"no answer within {CONNECT_TIMEOUT_S} s"
-        return _unhealthy(f"the database does not answer: {reason}; `connect doctor` looks closer")
+        return _unhealthy(f"the database at {place(url)} does not answer: {reason}; `connect doctor` looks closer")
     try:
         await set_codecs(connection)
         return await _look(connection, settings)

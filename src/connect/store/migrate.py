@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from connect.errors import SettingsError
+from connect.store.pool import CONNECT_TIMEOUT_S
 
 ADVISORY_LOCK = 0x436F6E6E656374
 """'Connect' in ASCII: one lock for all processes of one database."""
@@ -31,7 +32,7 @@ def migrations() -> list[tuple[int, str, str]]:
 
 async def migrate(url: str) -> list[str]:
     """Returns the names of the migrations it applied. Raises `SettingsError` on a database newer than this program."""
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(url)
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
         await connection.execute(CREATE_HISTORY)
