@@ -9,7 +9,7 @@ import pytest
 
 from connect.cli.output import Exit
 from connect.cli.remote import remote
-from connect.cli.rules import publish_over
+from connect.cli.rule_versions import publish_over
 from tests.cli.shell import Shell, shell_on
 
 ONE_MORE = """\
@@ -243,9 +243,10 @@ async def test_a_check_changes_nothing_and_ends_with_2_on_a_difference(shell: Sh
     await shell("rules", "apply", str(file))
     assert (await shell("rules", "apply", str(file), "--check")).code == Exit.OK
     pruned = await shell("rules", "apply", str(file), "--check", "--prune", "-o", "json")
+    changes = ["retire rule big-spender", "retire unit points"]
     assert (pruned.code, pruned.json) == (
         Exit.USAGE,
-        {"version": 2, "changes": ["retire rule big-spender", "retire unit points"], "kept": []},
+        {"version": 2, "changes": changes, "kept": [], "still_stopped": [], "revived": []},
     )
 
 

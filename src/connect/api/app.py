@@ -7,7 +7,20 @@ from typing import Any
 
 from litestar import Litestar
 
-from connect.api import actions, counters, dead, docs, event_search, events, health, rules, ruleset, schemas, targets
+from connect.api import (
+    actions,
+    counters,
+    dead,
+    docs,
+    event_search,
+    events,
+    health,
+    rules,
+    ruleset,
+    schemas,
+    targets,
+    trying,
+)
 from connect.api.asyncapi import asyncapi_json
 from connect.api.auth import Authenticator, Caller, guard
 from connect.api.openapi import openapi_json
@@ -57,6 +70,7 @@ def create_app(settings: Settings, database_url: str) -> Litestar:
         *events.ROUTES,
         *event_search.ROUTES,
         *rules.ROUTES,
+        *trying.ROUTES,
         *ruleset.ROUTES,
         *counters.ROUTES,
         *schemas.ROUTES,

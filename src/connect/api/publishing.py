@@ -11,6 +11,7 @@ from connect.engine.ruleset import RuleProblem, StoryReport, check_ruleset, run_
 from connect.errors import InvalidRuleset, Located, RedTests, VersionStale
 from connect.model import Ruleset, RulesetVersion
 from connect.store.rules import change, live_version, read_version
+from connect.store.stops import RuleStop, stops_ended
 
 YAML = "application/yaml"
 YAML_TYPES = {YAML, "application/x-yaml", "text/yaml", "text/x-yaml"}
@@ -27,7 +28,7 @@ Examine = Callable[[Ruleset], None]
 async def publish_change(request: AnyRequest, edit: Edit, note: str, *, expected: int | None) -> RulesetVersion:
     """Publishes an edit of the live ruleset and decides by it here at once; other processes follow within 2 s.
 
-    Made under the lock, and not examined: for what was examined already, and for a stop.
+    Made under the lock, and not examined: for what was examined already.
     """
     async with runtime(request).pool.acquire() as connection:
         published = await change(connection, edit, caller(request).name, note, expected=expected)
@@ -55,6 +56,12 @@ async def publish_examined(
                 if expected is not None:
                     raise
         raise VersionStale(f"the live ruleset changed {TRIES_MAX} times while this change was examined: send it again")
+
+
+async def stops_ended_by(request: AnyRequest, published: RulesetVersion) -> list[RuleStop]:
+    """Stops of rules that a publish let give again: whoever published it may not have meant that."""
+    async with runtime(request).pool.acquire() as connection:
+        return await stops_ended(connection, published.document, published.version)
 
 
 async def _read_live(request: AnyRequest) -> tuple[int, Ruleset]:

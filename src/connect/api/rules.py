@@ -1,8 +1,6 @@
-"""Rules over HTTP: every write is a new ruleset version, published in one step; stop, check, dry run."""
+"""Rules over HTTP: every write is a new ruleset version, published in one step; stop."""
 
-import asyncio
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -15,22 +13,17 @@ from msgspec.structs import replace
 from connect.api.publishing import (
     READING,
     WRITING,
-    YAML,
-    YAML_TYPES,
     live_ruleset,
-    publish_change,
     publish_examined,
     refuse_errors,
     refuse_wrong,
+    stops_ended_by,
 )
 from connect.api.wire import (
-    BATCH_BODY_MAX,
     AnyRequest,
     caller,
     etag,
     if_match,
-    media_type,
-    read_body,
     read_json,
     read_optional_json,
     responses,
@@ -38,55 +31,16 @@ from connect.api.wire import (
     runtime,
 )
 from connect.dispatch.operating import stop_pending
-from connect.engine.explain import SpelledOut, spell_out
-from connect.engine.index import Rulebook
-from connect.engine.ruleset import (
-    RuleProblem,
-    check_rule,
-    check_ruleset,
-    convert_rule,
-    convert_ruleset,
-    review,
-)
-from connect.errors import Conflict, Invalid, Located, MediaTypeRefused, NotFound
-from connect.intake.deciding import dry_run as trial
-from connect.intake.normalize import Terms, convert_reported, decode_any, normalize
-from connect.jsonvalue import is_array, is_object
-from connect.model import RewardAction, RewardRule, Ruleset, Warning_
+from connect.engine.ruleset import RuleProblem, check_rule, convert_rule
+from connect.errors import Conflict, Invalid, Located, NotFound
+from connect.jsonvalue import is_object
+from connect.model import RewardRule, Ruleset, RulesetVersion
 from connect.store.operations import Pending
-from connect.store.rules import (
-    rule_versions,
-)
+from connect.store.rules import rule_versions, stop_rule
+from connect.store.stops import RuleStop, standing_stops
 
-READ_ONLY = ("version", "ruleset_version", "warnings")
+READ_ONLY = ("version", "ruleset_version", "warnings", "stopped", "revived")
 """Shown with a rule, and taken back with it unread, so that what was read can be sent again."""
-
-
-class Check(Struct, frozen=True, kw_only=True):
-    """A document (or the text of one) to look over without storing it."""
-
-    text: str | None = None
-    ruleset: Any = None
-
-
-class CheckAnswer(Struct, kw_only=True):
-    ok: bool
-    errors: list[RuleProblem]
-    warnings: list[RuleProblem]
-
-
-class DryRun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An event that is not recorded, decided by the live rules or by `rules` in their place."""
-
-    event: Any
-    rules: Any = None
-
-
-class DryRunAnswer(Struct, kw_only=True):
-    actions: list[RewardAction]
-    trace: list[SpelledOut]
-    warnings: list[Warning_]
-    ruleset_version: int
 
 
 class Stop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,12 +48,18 @@ class Stop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     note: str = ""
 
 
-def _shown(
-    rule: RewardRule, version: int, ruleset_version: int, warnings: list[RuleProblem] | None = None
-) -> dict[str, Any]:
+def _shown(rule: RewardRule, published: RulesetVersion, stops: Mapping[str, RuleStop]) -> dict[str, Any]:
     shown: dict[str, Any] = {**msgspec.to_builtins(rule), "enabled": rule.enabled, "priority": rule.priority}
-    shown |= {"version": version, "ruleset_version": ruleset_version}
-    return shown if warnings is None else {**shown, "warnings": warnings}
+    return shown | {
+        "version": published.rule_versions[rule.key],
+        "ruleset_version": published.version,
+        "stopped": stops.get(rule.key),
+    }
+
+
+async def _stops(request: AnyRequest, live: RulesetVersion) -> dict[str, RuleStop]:
+    async with runtime(request).pool.acquire() as connection:
+        return await standing_stops(connection, live.document)
 
 
 def _find(document: Ruleset, key: str) -> RewardRule:
@@ -138,7 +98,8 @@ async def _write(
     published = await publish_examined(
         request, lambda live: _put(live, make(live)), note, expected=if_match(request), examine=examine
     )
-    body = _shown(_find(published.document, key), published.rule_versions[key], published.version, warnings)
+    body = _shown(_find(published.document, key), published, await _stops(request, published))
+    body |= {"warnings": warnings, "revived": await stops_ended_by(request, published)}
     headers = {"ETag": etag(published.version), "Location": f"/internal/rules/{key}"}
     return Response(body, status_code=status, headers=headers)
 
@@ -162,7 +123,8 @@ async def _read_rule(request: AnyRequest, key: str | None = None) -> RewardRule:
 )
 async def list_rules(request: AnyRequest) -> Response[Any]:
     live = await live_ruleset(request)
-    items = [_shown(rule, live.rule_versions[rule.key], live.version) for rule in live.document.rules] if live else []
+    stops = await _stops(request, live) if live else {}
+    items = [_shown(rule, live, stops) for rule in live.document.rules] if live else []
     return Response({"items": items, "next_cursor": None}, headers={"ETag": etag(live.version if live else 0)})
 
 
@@ -197,7 +159,7 @@ async def show_rule(request: AnyRequest, key: FromPath[str]) -> Response[Any]:
     if live is None:
         raise NotFound(f"there is no rule {key!r}: no ruleset is live yet")
     rule = _find(live.document, key)
-    return Response(_shown(rule, live.rule_versions[key], live.version), headers={"ETag": etag(live.version)})
+    return Response(_shown(rule, live, await _stops(request, live)), headers={"ETag": etag(live.version)})
 
 
 @put(
@@ -288,98 +250,21 @@ async def show_rule_versions(request: AnyRequest, key: FromPath[str]) -> dict[st
     responses=responses(*WRITING),
 )
 async def stop(request: AnyRequest, key: FromPath[str]) -> Response[Any]:
-    """Never refused by a red test or a stale version. `pending`: what becomes of its actions that were never sent."""
+    """Never refused by a red test or a stale version. `pending`: what becomes of its actions that were never sent.
+
+    It stands, and is shown as the rule's `stopped`, until a write lets the rule give again: that one answers with it in
+    `revived`.
+    """
     order = await read_optional_json(request, Stop)
 
-    def edit(document: Ruleset) -> Ruleset:
-        return _put(document, replace(_find(document, key), enabled=False))
-
-    published = await publish_change(request, edit, order.note or f"stop {key}", expected=None)
+    who = caller(request).name
     async with runtime(request).pool.acquire() as connection:
-        touched = await stop_pending(
-            connection, rulebook(request), key, order.pending, by=caller(request).name, note=order.note
-        )
-    body = _shown(_find(published.document, key), published.rule_versions[key], published.version)
+        published = await stop_rule(connection, key, who, order.note)
+    await runtime(request).rules.refresh()
+    async with runtime(request).pool.acquire() as connection:
+        touched = await stop_pending(connection, rulebook(request), key, order.pending, by=who, note=order.note)
+    body = _shown(_find(published.document, key), published, await _stops(request, published))
     return Response({**body, "pending": order.pending, "touched": touched}, headers={"ETag": etag(published.version)})
-
-
-@post(
-    "/internal/rules/check",
-    opt={"scope": "rules:read", "body": Check, "yaml": True},
-    tags=["rules"],
-    status_code=200,
-    summary="Look a document over",
-    responses=responses(400, 401, 403, 413, 415, 422, 429, 503),
-)
-async def check(request: AnyRequest) -> CheckAnswer:
-    """Takes YAML or JSON, as the body itself or in `text`; answers every error and warning with line and column."""
-    body = await read_body(request, BATCH_BODY_MAX)
-    if media_type(request) not in YAML_TYPES:
-        document = _json_object(request, body)
-        text = (
-            document["text"]
-            if isinstance(document.get("text"), str)
-            else msgspec.json.encode(document.get("ruleset", document))
-        )
-    else:
-        text = body
-    problems = await asyncio.to_thread(review, text)
-    errors = [problem for problem in problems if problem.severity == "error"]
-    return CheckAnswer(
-        ok=not errors, errors=errors, warnings=[problem for problem in problems if problem.severity == "warning"]
-    )
-
-
-def _json_object(request: AnyRequest, body: bytes) -> dict[str, Any]:
-    if media_type(request) != "application/json":
-        raise MediaTypeRefused(
-            f"send Content-Type: application/json or {YAML}, not {media_type(request) or 'nothing'!r}"
-        )
-    document = decode_any(body)
-    if not is_object(document):
-        raise Invalid("send an object", errors=[Located("#", "must be an object")])
-    return document
-
-
-@post(
-    "/internal/rules/dry-run",
-    opt={"scope": "rules:read", "body": DryRun},
-    tags=["rules"],
-    status_code=200,
-    summary="What would this event earn",
-    responses=responses(400, 401, 403, 413, 415, 422, 429, 503),
-)
-async def dry_run(request: AnyRequest) -> DryRunAnswer:
-    """Decides and changes nothing; `rules`: a rule, a list of rules or a ruleset to decide by instead."""
-    order = await read_json(request, DryRun)
-    normal = normalize(
-        convert_reported(order.event), Terms(bound_source=caller(request).source, age_max_days=0), datetime.now(UTC)
-    )
-    book = rulebook(request)
-    if order.rules is not None:
-        book = await asyncio.to_thread(_candidate, order.rules, book)
-    async with runtime(request).pool.acquire() as connection:
-        decision = await trial(connection, normal.event, book, runtime(request).settings.undo)
-    return DryRunAnswer(
-        actions=list(decision.actions),
-        trace=spell_out(decision.trace, book.document),
-        warnings=list(decision.warnings),
-        ruleset_version=book.version,
-    )
-
-
-def _candidate(rules: Any, book: Rulebook) -> Rulebook:
-    """The rules to try, among what the store knows; a counter that is not live is one to be built."""
-    live = book.document
-    if is_object(rules) and "rules" in rules:
-        document = convert_ruleset(rules)
-    else:
-        document = replace(live, rules=[convert_rule(rule) for rule in (rules if is_array(rules) else [rules])])
-    refuse_errors(check_ruleset(document), "the rules to try")
-    candidate = Rulebook.compile(0, document, {}, book.standing)
-    known = {counter.id for counter in book.counters.values()}
-    new = {counter.id for counter in candidate.counters.values()} - known
-    return candidate.standing_as(replace(book.standing, building=book.standing.building | new))
 
 
 ROUTES = [
@@ -391,6 +276,4 @@ ROUTES = [
     retire_rule,
     show_rule_versions,
     stop,
-    check,
-    dry_run,
 ]

@@ -10,7 +10,16 @@ from litestar import Response, get, post, put
 from litestar.params import FromPath
 from msgspec import Struct
 
-from connect.api.publishing import READING, WRITING, YAML, YAML_TYPES, live_ruleset, publish_change, refuse_red
+from connect.api.publishing import (
+    READING,
+    WRITING,
+    YAML,
+    YAML_TYPES,
+    live_ruleset,
+    publish_change,
+    refuse_red,
+    stops_ended_by,
+)
 from connect.api.wire import (
     BATCH_BODY_MAX,
     AnyRequest,
@@ -78,9 +87,15 @@ async def _read_ruleset(request: AnyRequest) -> Ruleset:
     responses=responses(*WRITING),
 )
 async def replace_ruleset(request: AnyRequest) -> Response[Any]:
+    """`revived`: the stops of rules that it lets give again."""
     document = await _read_ruleset(request)
     published = await publish_change(request, lambda _: document, "replace the ruleset", expected=if_match(request))
-    return Response(_summary(published, live=True), headers={"ETag": etag(published.version)})
+    return await _published(request, published)
+
+
+async def _published(request: AnyRequest, published: RulesetVersion) -> Response[Any]:
+    body = {**_summary(published, live=True), "revived": await stops_ended_by(request, published)}
+    return Response(body, headers={"ETag": etag(published.version)})
 
 
 def _summary(found: RulesetVersion, *, live: bool) -> dict[str, Any]:
@@ -148,7 +163,10 @@ async def add_version(request: AnyRequest) -> Response[Any]:
     responses=responses(*WRITING),
 )
 async def publish_version(request: AnyRequest, version: FromPath[int]) -> Response[Any]:
-    """An old version comes back as a new one (a rollback). Refused where its tests are red by the engine of today."""
+    """An old version comes back as a new one (a rollback). Refused where its tests are red by the engine of today.
+
+    `revived`: the stops of rules that it lets give again.
+    """
     order, expected = await read_optional_json(request, Publish), if_match(request)
     async with runtime(request).pool.acquire() as connection:
         found = await read_version(connection, _sane(version))
@@ -156,7 +174,7 @@ async def publish_version(request: AnyRequest, version: FromPath[int]) -> Respon
     async with runtime(request).pool.acquire() as connection:
         published = await publish(connection, _sane(version), caller(request).name, order.note, expected=expected)
     await runtime(request).rules.refresh()
-    return Response(_summary(published, live=True), headers={"ETag": etag(published.version)})
+    return await _published(request, published)
 
 
 ROUTES = [show_ruleset, replace_ruleset, show_versions, show_version, add_version, publish_version]

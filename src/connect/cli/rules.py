@@ -1,6 +1,5 @@
 """`connect rules`: rules as code, checked and tested here, published there."""
 
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -8,11 +7,13 @@ from cyclopts import App, Parameter
 from msgspec import Struct
 
 from connect.cli.local_rules import File, check, new, run_inline_tests
-from connect.cli.output import Cell, Exit, Output, fail, printable, say, say_json, say_page, tell
-from connect.cli.remote import Answer, Params, Remote, remote, segment
+from connect.cli.output import Exit, Output, fail, printable, say, say_json, tell
+from connect.cli.remote import Remote, remote
 from connect.cli.rule_counters import rebuild_counters
 from connect.cli.rule_schemas import learn_schema
+from connect.cli.rule_stops import Revive, Stop, Stops, leave_stopped, standing, tell_revived, tell_stops
 from connect.cli.rule_usage import spell_usage
+from connect.cli.rule_versions import QUOTE, RULESET, Note, publish, publish_over, rollback, stop, versions
 
 if TYPE_CHECKING:
     from connect.cli.rule_changes import Change
@@ -29,21 +30,9 @@ app.command(run_inline_tests, name="test")
 app.command(rebuild_counters)
 app.command(learn_schema)
 
-RULESET = "/internal/ruleset"
-VERSIONS = f"{RULESET}/versions"
-QUOTE = '"'
 YAML = "application/yaml"
 NAMED_MAX = 10
 """Rules named that stay though the file has none of them: one team's file may be small beside the server's."""
-COLUMNS: dict[str, Cell] = {
-    "VERSION": "version",
-    "STATE": lambda row: "live" if row["live"] else "draft" if row["published_at"] is None else "",
-    "PUBLISHED": "published_at",
-    "AUTHOR": "author",
-    "RULES": lambda row: len(row["rule_versions"]) or "",
-    "NOTE": "note",
-}
-Note = Annotated[str, Parameter(help="Why; kept with the version and in the audit.")]
 Prune = Annotated[bool, Parameter(negative="", help="Retire what the file does not name.")]
 
 
@@ -56,34 +45,46 @@ class Plan(Struct, frozen=True):
     changes: list["Change"]
     kept: list[str]
     """Keys of rules that are live and stay, though the file does not name them."""
+    stops: Stops = Stops()
 
     @property
     def version(self) -> str:
         return self.etag.strip(QUOTE)
 
     @property
+    def beside(self) -> dict[str, Any]:
+        """What the changes do not say, for machines."""
+        return {"kept": self.kept, "still_stopped": self.stops.stay, "revived": self.stops.end}
+
+    @property
     def words(self) -> list[str]:
         return [change.words for change in self.changes]
 
 
-def _plan(api: Remote, file: str, *, prune: bool) -> Plan:
+def _plan(api: Remote, file: str, *, prune: bool, revive: list[str] | None) -> Plan:
     """Ends the command where the file has errors beside what the server has."""
     from connect.cli.rule_files import read_text
 
     text = read_text(file)
     answer = api.get(RULESET)
-    return _plan_over(cast("dict[str, Any]", answer.json), answer.headers["etag"], file, text, prune=prune)
+    live = cast("dict[str, Any]", answer.json)
+    off = any(rule.get("enabled") is False for rule in live.get("rules") or ())
+    stops = standing(api)[0] if off else {}
+    return _plan_over(live, answer.headers["etag"], file, text, stops, prune=prune, revive=revive)
 
 
-def _plan_over(live: dict[str, Any], etag: str, file: str, text: str, *, prune: bool) -> Plan:
+def _plan_over(
+    live: dict[str, Any], etag: str, file: str, text: str, stops: dict[str, Stop],
+    *, prune: bool, revive: list[str] | None,
+) -> Plan:  # fmt: skip
     from connect.cli.rule_changes import differences
     from connect.cli.rule_files import merge, read_checked
 
     wanted = read_checked(file, text, None if prune else live)
-    document = wanted if prune else merge(live, wanted)
+    document, stopped = leave_stopped(wanted if prune else merge(live, wanted), stops, revive)
     named = {rule["key"] for rule in wanted.get("rules") or ()}
     kept = [] if prune else sorted({rule["key"] for rule in live.get("rules") or ()} - named)
-    return Plan(live, document, etag, differences(live, document), kept)
+    return Plan(live, document, etag, differences(live, document), kept, stopped)
 
 
 def _tell_kept(file: str, kept: list[str]) -> None:
@@ -105,6 +106,7 @@ def diff(
     /,
     *,
     prune: Prune = False,
+    revive: Revive = None,
     history: Annotated[str | None, Parameter(show_default=False)] = None,
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
     output: Output = "table",
@@ -135,14 +137,15 @@ def diff(
     if history is not None:
         import asyncio
 
-        return asyncio.run(_diff_history(file, history, config, output, prune=prune))
-    plan = _plan(remote(), file, prune=prune)
+        return asyncio.run(_diff_history(file, history, config, output, prune=prune, revive=revive))
+    plan = _plan(remote(), file, prune=prune, revive=revive)
     if output == "json":
         changes = [_shown(change) for change in plan.changes]
-        say_json({"version": int(plan.version), "changes": changes, "kept": plan.kept})
+        say_json({"version": int(plan.version), "changes": changes, **plan.beside})
         return Exit.OK
     _say_changes(plan)
     _tell_kept(file, plan.kept)
+    tell_stops(plan.stops)
     return Exit.OK
 
 
@@ -153,23 +156,31 @@ def _say_changes(plan: Plan) -> None:
         say(f"the server (version {plan.version}) has this already")
 
 
-async def _diff_history(file: str, history: str, config: Path | None, output: str, *, prune: bool) -> int:
+async def _diff_history(
+    file: str, history: str, config: Path | None, output: str, *, prune: bool, revive: list[str] | None
+) -> int:
     from msgspec import to_builtins
 
     from connect.cli.rule_files import read_text
     from connect.cli.rule_history import as_json, backtest, opened, show, window_s
     from connect.engine.ruleset import convert_ruleset
+    from connect.store.stops import standing_stops
 
     window, text = window_s(history), read_text(file)
     async with opened(config) as live:
-        plan = _plan_over(to_builtins(live.document), str(live.version), file, text, prune=prune)
+        stopped = await standing_stops(live.connection, live.document)
+        stops = {rule.identity: to_builtins(stopped[rule.key]) for rule in live.document.rules if rule.key in stopped}
+        document, version = to_builtins(live.document), str(live.version)
+        plan = _plan_over(document, version, file, text, stops, prune=prune, revive=revive)
         compared = await backtest(live, plan.document, window)
     candidate = convert_ruleset(plan.document)
     if output == "json":
         changes = [_shown(change) for change in plan.changes]
-        say_json({"version": live.version, "changes": changes, "history": as_json(compared, candidate)})
+        history_ = as_json(compared, candidate)
+        say_json({"version": live.version, "changes": changes, **plan.beside, "history": history_})
         return Exit.OK
     _say_changes(plan)
+    tell_stops(plan.stops)
     say()
     show(compared, candidate)
     return Exit.OK
@@ -188,6 +199,7 @@ def apply(
     *,
     check: Annotated[bool, Parameter(name="--check", negative="")] = False,
     prune: Prune = False,
+    revive: Revive = None,
     note: Note = "",
     output: Output = "table",
 ) -> int:
@@ -197,6 +209,9 @@ def apply(
     whose key was changed in the file goes on beside its successor. What is the same already is not published again, and
     nothing is while a test is red. A change made on the server meanwhile ends it without an effect: look again, run it
     again.
+
+    A rule that `connect rules stop` stopped stays stopped, whatever the file says, and is named with who stopped it and
+    why; --revive KEY lets it give again.
 
     Ends with 0 when the server has what the file says; 1: the file has errors, or a test is red; 2: the file cannot be
     read, or with --check: applying would change something; 3: the server does not answer, or does not accept the key;
@@ -215,19 +230,21 @@ def apply(
         anything, with 0 if the server has it already, with 1 if the file has errors or a test is red.
     """
     api = remote()
-    plan = _plan(api, file, prune=prune)
+    plan = _plan(api, file, prune=prune, revive=revive)
     if plan.changes:
         _refuse_red(file, plan.document)
     if check or not plan.changes:
         return _say_plan(file, plan, output)
     published = publish_over(api, plan.document, plan.etag, note)
     if output == "json":
-        say_json({**published, "changes": plan.words, "kept": plan.kept})
+        say_json({**plan.beside, **published, "changes": plan.words})
         return Exit.OK
     for line in plan.words:
         say(line)
     say(f"published as version {published['version']}")
     _tell_kept(file, plan.kept)
+    tell_stops(Stops(plan.stops.stay))
+    tell_revived(published.get("revived") or [])
     return Exit.OK
 
 
@@ -249,7 +266,7 @@ def _refuse_red(file: str, document: dict[str, Any]) -> None:
 
 def _say_plan(file: str, plan: Plan, output: Output) -> int:
     if output == "json":
-        say_json({"version": int(plan.version), "changes": plan.words, "kept": plan.kept})
+        say_json({"version": int(plan.version), "changes": plan.words, **plan.beside})
         return Exit.USAGE if plan.changes else Exit.OK
     if plan.changes:
         for line in plan.words:
@@ -258,29 +275,8 @@ def _say_plan(file: str, plan: Plan, output: Output) -> int:
     else:
         say(f"the server (version {plan.version}) has this already")
     _tell_kept(file, plan.kept)
+    tell_stops(plan.stops)
     return Exit.USAGE if plan.changes else Exit.OK
-
-
-def publish_over(api: Remote, document: dict[str, Any], etag: str, note: str) -> dict[str, Any]:
-    """Publishes over the version of `etag`, or ends the command if that is no longer the live one.
-
-    In one step; with a note as a draft that is then published, which takes one.
-    """
-    if not note:
-        return _unless_stale(api, "PUT", RULESET, document, etag).json
-    draft = api.post(VERSIONS, document).json["version"]
-    return _unless_stale(api, "POST", f"{VERSIONS}/{draft}/publish", {"note": note}, etag).json
-
-
-def _unless_stale(api: Remote, method: str, path: str, body: object, etag: str) -> Answer:
-    answer = api.ask(method, path, body=body, headers={"If_Match": etag})
-    if answer.status == HTTPStatus.PRECONDITION_FAILED:
-        read = etag.strip(QUOTE)
-        fail(
-            Exit.REFUSED,
-            f"the server's rules changed since version {read} was read: nothing was published; run it again.",
-        )
-    return answer if answer.status < HTTPStatus.MULTIPLE_CHOICES else api.refuse(answer)
 
 
 @app.command
@@ -298,83 +294,5 @@ def export(*, output: Annotated[Literal["yaml", "json"], Parameter(name=["--outp
     return Exit.OK
 
 
-@app.command
-def versions(*, limit: int = 50, cursor: int | None = None, output: Output = "table") -> int:
-    """List the ruleset's versions, newest first: which is live, who published what, and why.
-
-    Parameters
-    ----------
-    limit
-        1 to 500.
-    cursor
-        Where the previous page ended.
-    """
-    params: Params = {"limit": limit, "cursor": cursor}
-    say_page(remote().get(VERSIONS, params).json, COLUMNS, output)
-    return Exit.OK
-
-
-@app.command
-def publish(version: int, /, *, note: Note = "", output: Output = "table") -> int:
-    """Make a draft live; an old version comes back as a new one.
-
-    For example:
-
-    connect rules publish 12 --note "double points weekend"
-    """
-    return _make_live(remote(), version, note, output)
-
-
-@app.command
-def rollback(version: int, /, *, note: Note = "", output: Output = "table") -> int:
-    """Bring an earlier live version back, as a new version.
-
-    What was decided meanwhile stays decided.
-
-    For example:
-
-    connect rules rollback 11 --note "12 paid twice the rate"
-    """
-    api = remote()
-    found = api.get(f"{VERSIONS}/{version}").json
-    if found["live"]:
-        fail(Exit.REFUSED, f"version {version} is live: name the one to go back to (`connect rules versions`).")
-    if found["published_at"] is None:
-        fail(Exit.REFUSED, f"version {version} was never live: `connect rules publish {version}` publishes a draft.")
-    return _make_live(api, version, note or f"rollback to version {version}", output)
-
-
-def _make_live(api: Remote, version: int, note: str, output: Output) -> int:
-    published = api.post(f"{VERSIONS}/{version}/publish", {"note": note}).json
-    if output == "json":
-        say_json(published)
-    else:
-        say(f"version {published['version']} is live, with {len(published['rule_versions'])} rule(s)")
-    return Exit.OK
-
-
-@app.command
-def stop(
-    key: str, /, *, pending: Literal["keep", "review", "cancel"] = "keep", note: Note = "", output: Output = "table"
-) -> int:
-    """Stop a rule now: it gives nothing more, in all processes within two seconds.
-
-    For example:
-
-    connect rules stop cashback-2 --pending review --note "paid far too much"
-
-    Parameters
-    ----------
-    key
-        The rule's key.
-    pending
-        What becomes of its actions that were never sent: keep (they are sent, or go on waiting for approval), review (a
-        person approves each), cancel (none is sent, those that await approval neither).
-    """
-    answer = remote().post(f"/internal/rules/{segment(key)}/stop", {"pending": pending, "note": note}).json
-    if output == "json":
-        say_json(answer)
-        return Exit.OK
-    fate = {"review": "await approval", "cancel": "were cancelled"}.get(pending)
-    say(f"rule {key} is stopped" + (f"; {answer['touched']} action(s) not yet sent {fate}" if fate else ""))
-    return Exit.OK
+for command in (versions, publish, rollback, stop):
+    app.command(command)

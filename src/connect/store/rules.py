@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from connect.engine.standing import promises
 from connect.errors import NotFound, VersionStale
 from connect.model import RewardRule, Ruleset, RulesetVersion
 from connect.store.pool import Connection
 from connect.store.standing import keep_promises, restart
+from connect.store.stops import end_stops, record_stop
 
 LIVE = "SELECT version FROM ruleset_live"
 LOCK_LIVE = "SELECT version FROM ruleset_live FOR UPDATE"
@@ -111,6 +113,25 @@ async def change(
         return await _make_live(connection, version, document, author, note)
 
 
+async def stop_rule(connection: Connection, key: str, by: str, note: str) -> RulesetVersion:
+    """Publishes the live document with the rule switched off, whatever its tests say, and records the stop.
+
+    Raises `NotFound`.
+    """
+
+    def edit(document: Ruleset) -> Ruleset:
+        if all(rule.key != key for rule in document.rules):
+            raise NotFound(f"the live ruleset has no rule {key!r}")
+        rules = [replace(rule, enabled=False) if rule.key == key else rule for rule in document.rules]
+        return replace(document, rules=rules)
+
+    async with connection.transaction():
+        published = await change(connection, edit, by, note or f"stop {key}")
+        identity = next(rule.identity for rule in published.document.rules if rule.key == key)
+        await record_stop(connection, identity, published.version, by, note)
+    return published
+
+
 async def rebuild_counters(connection: Connection, names: Sequence[str], author: str, note: str) -> RulesetVersion:
     """Publishes the live document again, with these counters (all: none named) to be built from history by a worker.
 
@@ -145,6 +166,7 @@ async def _make_live(connection: Connection, version: int, document: Ruleset, au
     await connection.execute(SET_LIVE, version)
     await keep_promises(connection, promises(document), version)
     await connection.execute(AUDIT, author, "publish", f"ruleset/{version}", note, {})
+    await end_stops(connection, document, version, author, note)
     return await read_version(connection, version)
 
 
