@@ -96,6 +96,8 @@ async def test_a_stop_outlasts_writes_that_leave_the_rule_off_and_ends_once(api:
     assert (reply.json["revived"], reply.json["stopped"]["note"]) == ([], "paid too much")
     await stop(api, note="once more")
     assert await stops(api) == {"cashback": "once more"}
+    await stop(api, note="")
+    assert await stops(api) == {"cashback": "once more"}, "a stop without a reason does not take one away"
     assert [ended["note"] for ended in (await put(api, RULES))["revived"]] == ["once more"]
     await api.call("PATCH", "/internal/rules/cashback", {"enabled": False})
     assert await stops(api) == {}, "switched off by a document: nobody stopped it"

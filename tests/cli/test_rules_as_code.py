@@ -62,12 +62,26 @@ async def test_a_new_ruleset_is_commented_checked_and_green_from_the_start(templ
     assert (await Shell()("rules", "new", "--template", template)).out == file.read_text()
 
 
+async def test_all_templates_go_onto_one_server_one_after_the_other(shell: Shell):
+    """Each has a test of its own, which the next one's timezone or units would turn red."""
+    for template in TEMPLATES:
+        text = (await Shell()("rules", "new", "--template", template)).out
+        ran = await shell("rules", "apply", "-", stdin=text)
+        assert ran.code == Exit.OK, ran
+        assert (template == TEMPLATES[0]) or "change " not in ran.out, ran.out
+
+
 async def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path):
     file = tmp_path / "rules.yaml"
     file.write_text("mine")
     ran = await Shell()("rules", "new", str(file))
-    assert (ran.code, ran.err) == (Exit.USAGE, f"connect: {file}: File exists.\n")
+    assert (ran.code, ran.err) == (
+        Exit.USAGE,
+        f"connect: {file} is there already and was not overwritten: name another file.\n",
+    )
     assert file.read_text() == "mine"
+    ran = await Shell()("rules", "new", str(tmp_path / "none" / "rules.yaml"))
+    assert (ran.code, f"there is no folder {tmp_path / 'none'}." in ran.err) == (Exit.USAGE, True)
 
 
 # --- test ----------------------------------------------------------------------------------------
@@ -256,6 +270,7 @@ async def test_nothing_is_sent_while_a_test_is_red(shell: Shell):
         assert ran.code == Exit.FAILED, ran
         assert "RED  two percent & no more" in ran.err
         assert "e1: missing points 260 for u1 by cashback" in ran.err
+        assert "what applying would change:\n  " in ran.err
         assert ran.err.endswith("connect: with stdin the ruleset has 1 of 1 test(s) red: nothing was sent.\n")
     assert len((await shell("rules", "versions", "-o", "json")).json["items"]) == 1
 

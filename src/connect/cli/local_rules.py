@@ -33,8 +33,12 @@ def new(
     try:
         with file.open("x", encoding="utf-8") as written:
             written.write(text)
+    except FileExistsError:
+        fail(Exit.USAGE, f"{file} is there already and was not overwritten: name another file.")
+    except FileNotFoundError:
+        fail(Exit.USAGE, f"{file} cannot be written: there is no folder {file.parent}.")
     except OSError as error:
-        fail(Exit.USAGE, f"{file}: {error.strerror}.")
+        fail(Exit.USAGE, f"{file} cannot be written: {error.strerror}.")
     say(f"{file} is written: `connect rules test {file}` runs its tests, `connect rules apply {file}` publishes it")
     return Exit.OK
 

@@ -232,7 +232,7 @@ def apply(
     api = remote()
     plan = _plan(api, file, prune=prune, revive=revive)
     if plan.changes:
-        _refuse_red(file, plan.document)
+        _refuse_red(file, plan)
     if check or not plan.changes:
         return _say_plan(file, plan, output)
     published = publish_over(api, plan.document, plan.etag, note)
@@ -248,18 +248,24 @@ def apply(
     return Exit.OK
 
 
-def _refuse_red(file: str, document: dict[str, Any]) -> None:
-    """Ends the command where a test is red: the server would refuse it too, and say less."""
+def _refuse_red(file: str, plan: Plan) -> None:
+    """Ends the command where a test is red: the server would refuse it too, and say less.
+
+    With what would change, since the red tests may be another file's: it keeps to another timezone, say.
+    """
     from connect.cli.rule_files import spoken
     from connect.cli.rule_tests import spell_result
     from connect.engine.ruleset import convert_ruleset, run_tests
 
-    report = run_tests(convert_ruleset(document))
+    report = run_tests(convert_ruleset(plan.document))
     if not report.red:
         return
     for _, result in report.red:
         for line in spell_result(result):
             tell(line)
+    tell("what applying would change:")
+    for line in plan.words:
+        tell(f"  {line}")
     what = f"{len(report.red)} of {len(report.results)} test(s) red"
     fail(Exit.FAILED, f"with {spoken(file)} the ruleset has {what}: nothing was sent.")
 

@@ -11,7 +11,7 @@ from connect.errors import NotFound, VersionStale
 from connect.model import RewardRule, Ruleset, RulesetVersion
 from connect.store.pool import Connection
 from connect.store.standing import keep_promises, restart
-from connect.store.stops import end_stops, record_stop
+from connect.store.stops import end_stops, record_stop, standing_stops
 
 LIVE = "SELECT version FROM ruleset_live"
 LOCK_LIVE = "SELECT version FROM ruleset_live FOR UPDATE"
@@ -116,7 +116,7 @@ async def change(
 async def stop_rule(connection: Connection, key: str, by: str, note: str) -> RulesetVersion:
     """Publishes the live document with the rule switched off, whatever its tests say, and records the stop.
 
-    Raises `NotFound`.
+    Again and without a note it leaves the stop that stands, with its reason. Raises `NotFound`.
     """
 
     def edit(document: Ruleset) -> Ruleset:
@@ -127,8 +127,9 @@ async def stop_rule(connection: Connection, key: str, by: str, note: str) -> Rul
 
     async with connection.transaction():
         published = await change(connection, edit, by, note or f"stop {key}")
-        identity = next(rule.identity for rule in published.document.rules if rule.key == key)
-        await record_stop(connection, identity, published.version, by, note)
+        rule = next(rule for rule in published.document.rules if rule.key == key)
+        if note or key not in await standing_stops(connection, published.document):  # the reason that stands is kept
+            await record_stop(connection, rule.identity, published.version, by, note)
     return published
 
 
