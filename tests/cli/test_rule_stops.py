@@ -129,3 +129,11 @@ async def test_history_is_compared_with_what_applying_would_publish(shell: Shell
     assert (ran.code, await said(shell, STAYS) in ran.err.splitlines()) == (Exit.OK, True), ran
     ran = await shell("rules", "diff", str(file), "--history", "all", "--revive", "cashback")
     assert (ran.code, "change rule cashback: enabled false -> true" in ran.out) == (Exit.OK, True), ran
+
+
+async def test_a_mistyped_rule_is_not_stopped_and_the_one_meant_is_named(shell: Shell):
+    ran = await shell("rules", "stop", "cashbak")
+    assert (ran.code, ran.err) == (
+        Exit.REFUSED,
+        "connect: the live ruleset has no rule 'cashbak': did you mean cashback?\n",
+    )

@@ -1,6 +1,7 @@
 """Ruleset versions: immutable documents, one of them live. Publishing takes the lock of one row."""
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -120,8 +121,11 @@ async def stop_rule(connection: Connection, key: str, by: str, note: str) -> Rul
     """
 
     def edit(document: Ruleset) -> Ruleset:
-        if all(rule.key != key for rule in document.rules):
-            raise NotFound(f"the live ruleset has no rule {key!r}")
+        keys = [rule.key for rule in document.rules]
+        if key not in keys:
+            near = get_close_matches(key, keys, n=1)
+            meant = f": did you mean {near[0]}?" if near else ""
+            raise NotFound(f"the live ruleset has no rule {key!r}{meant}")
         rules = [replace(rule, enabled=False) if rule.key == key else rule for rule in document.rules]
         return replace(document, rules=rules)
 
