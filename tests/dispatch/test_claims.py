@@ -121,7 +121,7 @@ INSERT INTO reward_action (id, event_id, rule_key, rule_version, effect_key, tar
 SELECT gen_random_uuid(), gen_random_uuid(), 'r', 1, 'e', 'nft', 'mint', 'actor', 'u', 1, 'nft', '{}',
     CASE WHEN n % 5 = 0 THEN 'completed' ELSE 'pending' END, 0,
     CASE WHEN n % 5 = 0 THEN NULL ELSE now() - make_interval(secs => n) END, now(), '{}'
-FROM generate_series(1, 50000) AS n
+FROM generate_series(1, 125000) AS n
 """
 
 
@@ -149,7 +149,7 @@ async def explained(connection: Any, query: str, *values: Any) -> tuple[list[dic
     return scans(plan), plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
 
 
-async def test_a_flooded_lane_is_claimed_and_settled_by_index_at_50_000_rows(pool: Any):
+async def test_a_flooded_lane_is_claimed_and_settled_by_index_where_100_000_are_due(pool: Any):
     await pool.execute(FLOOD)
     await add_actions(pool, 20)
     await pool.execute("ANALYZE reward_action")
