@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import STAND_INS
+from tests.brokers import SERVERS
 from tests.chaos.buses import Buses, on_buses, reader_of
 from tests.chaos.feeder import Fact, purchases
 from tests.chaos.test_failpoints import BUS, DECIDE, INTAKE
@@ -27,7 +27,7 @@ async def die_at(buses: Buses, failpoint: str, facts: list[Fact], roles: str) ->
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("broker", sorted(STAND_INS))
+@pytest.mark.parametrize("broker", sorted(SERVERS))
 async def test_a_consumer_that_dies_at_each_failpoint_in_turn_loses_and_doubles_nothing(
     broker: str, database_url: str, tmp_path: Path
 ):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import STAND_INS
+from tests.brokers import SERVERS
 from tests.chaos.buses import KILL, SLOWER, Buses, on_buses
 from tests.chaos.feeder import purchases
 from tests.chaos.harness import SEED, meanwhile, moment
@@ -16,7 +16,7 @@ from tests.conftest import eventually
 
 pytestmark = pytest.mark.chaos
 
-BROKERS = sorted(STAND_INS)
+BROKERS = sorted(SERVERS)
 
 
 async def through_kills(buses: Buses, facts: int, kills: int, over_s: float) -> None:

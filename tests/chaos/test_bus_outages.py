@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from tests.brokers import STAND_INS
+from tests.brokers import SERVERS
 from tests.chaos.buses import Buses, metric, on_buses, reader_of
 from tests.chaos.feeder import Fact, purchases
 from tests.chaos.harness import moment
@@ -18,7 +18,7 @@ from tests.conftest import eventually
 
 pytestmark = pytest.mark.chaos
 
-BROKERS = sorted(STAND_INS)
+BROKERS = sorted(SERVERS)
 AWAY_S = 7.0
 CPU_SHARE_MAX = 0.3
 """Of one core, by a consumer that waits for its database; one that spins takes all of it."""

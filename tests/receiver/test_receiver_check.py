@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,6 +193,14 @@ async def test_the_report_for_people_is_a_line_a_check_with_what_to_mend_below()
     assert lines[-1].endswith("4 failed")
 
 
+async def test_a_secret_from_a_file_signs_as_one_from_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\n", encoding="utf-8")
+    async with sandbox(Settings(secrets=(SECRET,))) as caller:
+        ran = await check(f"{caller.url}/points", "--secret-file", str(file), "-o", "json")
+    assert (failed(ran), ran.code) == ({}, 0)
+
+
 async def test_where_nobody_answers_the_rest_is_not_checked() -> None:
     ran = await check(f"http://127.0.0.1:{free_port()}/commands", "-o", "json")
     assert list(failed(ran)) == ["a valid command"]
@@ -204,6 +213,8 @@ async def test_where_nobody_answers_the_rest_is_not_checked() -> None:
     [
         (["ftp://points.test"], "begins with http"),
         (["http://points.test", "--params", "[]"], "--params is a JSON object"),
+        (["http://points.test", *SIGNED, "--secret-file", "-"], "not both"),
+        (["http://points.test", "--secret-file", "no/such/file"], "no/such/file cannot be read"),
         (["http://points.test", "--balance-url", "http://points.test/u1"], "{user}"),
         (["http://points.test", "--balance-url", "http://points.test/{user}", "--balance-header", "x"], "Name: value"),
     ],

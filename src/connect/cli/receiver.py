@@ -1,6 +1,7 @@
 """`connect receiver`: whether a service that is to receive commands does as the contract says."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
@@ -15,6 +16,20 @@ app = App(name="receiver", help="Check a service that receives commands against 
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
+SecretFile = Annotated[
+    Path | None,
+    Parameter(
+        allow_leading_hyphen=True,
+        help="A file that holds it; - for standard input. Others on this machine see what stands in a command line.",
+    ),
+]
+Timeout = Annotated[
+    float,
+    Parameter(
+        validator=Number(gt=0, lte=600),
+        help="How long an answer may take, as `timeout_s` of the target in Connect's settings.",
+    ),
+]
 AnyCommand = Annotated[
     bool, Parameter(negative="", help="The target passes on whatever it is given: no command is unknown to it.")
 ]
@@ -35,6 +50,7 @@ def check(
     /,
     *,
     secret: str | None = None,
+    secret_file: SecretFile = None,
     batch: Annotated[bool, Parameter(negative="")] = False,
     command: str = "points.credit",
     unit: str | None = None,
@@ -42,7 +58,7 @@ def check(
     any_command: AnyCommand = False,
     balance_url: BalanceUrl = None,
     balance_header: BalanceHeader = None,
-    timeout_s: Annotated[float, Parameter(validator=Number(gt=0, lte=600))] = 10,
+    timeout_s: Timeout = 10,
     output: Output = "table",
 ) -> int:
     """Play the contract of commands against an endpoint, and say in words what to mend.
@@ -69,8 +85,6 @@ def check(
         The unit of the amount (default: what stands before the dot of --command).
     params
         The command's `params`, as a JSON object.
-    timeout_s
-        How long an answer may take, as `timeout_s` of the target in Connect's settings.
     """
     import asyncio
 
@@ -84,7 +98,7 @@ def check(
         command=command,
         unit=unit or command.partition(".")[0],
         params=_read_params(params),
-        keys=(signing_key(secret),) if secret else (),
+        keys=(signing_key(known),) if (known := _secret(secret, secret_file)) else (),
         batch=batch,
         any_command=any_command,
         timeout_s=timeout_s,
@@ -99,6 +113,17 @@ def _report(findings: "list[Finding]", output: Output) -> int:
     else:
         _show(findings)
     return Exit.OK if sound else Exit.FAILED
+
+
+def _secret(given: str | None, file: Path | None) -> str | None:
+    if file is None:
+        return given
+    if given is not None:
+        fail(Exit.USAGE, "give --secret or --secret-file, not both")
+    try:
+        return (sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(Exit.USAGE, f"--secret-file {file} cannot be read: {error}")
 
 
 def _read_params(text: str) -> "dict[str, Any]":

@@ -89,8 +89,9 @@ async def nothing_pending(broker: BrokerStandIn) -> bool:
 async def test_batches_bring_all_messages_in_their_order(broker: BrokerStandIn):
     async with reading(broker) as bus:
         assert await bus.batch(10, 0.1) == []
-        await broker.put(numbered(900))
-        assert bodies(await take(bus, 900)) == numbered(900)
+        sent = numbered(broker.many)
+        await broker.put(sent)
+        assert broker.arranged(bodies(await take(bus, len(sent)))) == broker.arranged(sent)
         assert await bus.batch(10, 0.1) == []
 
 
@@ -122,8 +123,9 @@ async def test_what_is_unacknowledged_comes_back_when_the_connection_is_cut(brok
         await take(bus, 10)
         await broker.half_a_while()
         broker.cut()
-        with pytest.raises(BrokerUnavailable):
-            await take(bus, 1)
+        if broker.holds_connections:
+            with pytest.raises(BrokerUnavailable):
+                await take(bus, 1)
     await broker.half_a_while()
     async with reading(broker, "two") as bus:
         assert sorted(bodies(await take(bus, 10))) == numbered(10)
@@ -162,7 +164,7 @@ async def test_what_exists_is_used_as_it_is(broker: BrokerStandIn):
     await broker.put(numbered(3))
     async with reading(broker) as bus:
         messages = await take(bus, 3)
-        assert bodies(messages) == numbered(3)
+        assert broker.arranged(bodies(messages)) == numbered(3)
         await bus.ack(messages)
     assert await broker.as_made()
 
@@ -274,13 +276,14 @@ async def test_a_cloudevent_in_binary_form_is_recorded(pool: Any, broker: Broker
     assert tuple(found) == ("1", "shop", "purchase.completed", "u1")
 
 
-async def test_one_bad_message_of_500_is_kept_with_its_reason_and_the_others_are_recorded(
+async def test_one_bad_message_of_a_batch_is_kept_with_its_reason_and_the_others_are_recorded(
     pool: Any, broker: BrokerStandIn
 ):
     await broker.make()
-    await broker.put([fact(number) if number != 77 else b'{"event_type": "x"}' for number in range(500)])
+    count = min(500, broker.many)
+    await broker.put([fact(number) if number != 77 else b'{"event_type": "x"}' for number in range(count)])
     async with consuming(pool, broker):
-        await eventually(lambda: recorded(pool, 499, 1))
+        await eventually(lambda: recorded(pool, count - 1, 1))
     [dead] = (await list_dead(pool, DeadFilter(), limit=10, cursor=None)).items
     assert (dead.bus, dead.code, dead.times, dead.body) == ("orders", "event_invalid", 1, '{"event_type": "x"}')
     assert "external_id" in dead.reason
@@ -300,10 +303,14 @@ async def test_a_conflict_and_a_repeat_are_told_apart(pool: Any, broker: BrokerS
 async def test_a_consumer_goes_on_after_the_connection_was_cut_and_nothing_is_lost(pool: Any, broker: BrokerStandIn):
     await broker.make()
     async with consuming(pool, broker):
-        for first in range(0, 300, 100):
-            await broker.put([fact(number) for number in range(first, first + 100)])
+        share = broker.many // 9
+        for part in range(3):
+            await broker.put([fact(number) for number in range(part * share, (part + 1) * share)])
             broker.cut()
-        await broker.half_a_while()
-        await broker.half_a_while()
-        await eventually(lambda: recorded(pool, 300, 0), timeout_s=30)
+
+        async def all_recorded() -> bool:
+            await broker.half_a_while()  # what was given with an answer that was lost waits for its time to run out
+            return await recorded(pool, 3 * share, 0)
+
+        await eventually(all_recorded, timeout_s=30, every_s=2)
     await eventually(lambda: nothing_pending(broker))

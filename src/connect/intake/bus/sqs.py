@@ -9,6 +9,8 @@ from connect.brokers.sqs import CALL_MAX, CALLS_AT_ONCE, COUNTS, VISIBILITY_S, Q
 from connect.intake.bus.port import Message
 
 SOCKET_MARGIN_S: Final = 15.0
+WAIT_MAX_S: Final = 10
+"""Within the margin; SQS itself takes up to 20."""
 
 
 class SqsBus:
@@ -24,7 +26,7 @@ class SqsBus:
     async def batch(self, limit: int, wait_s: float) -> list[Message]:
         """One call waits; where it comes back full, others fetch what else lies there, without waiting."""
         with broker_errors(self._address):
-            found = await self._receive(min(limit, CALL_MAX), max(1, int(wait_s)))
+            found = await self._receive(min(limit, CALL_MAX), min(max(1, int(wait_s)), WAIT_MAX_S))
             while len(found) % CALL_MAX == 0 and found and len(found) < limit:
                 counts = [min(CALL_MAX, limit - start) for start in range(len(found), limit, CALL_MAX)]
                 more = await asyncio.gather(*(self._receive(count, 0) for count in counts[:CALLS_AT_ONCE]))
