@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format lock bench chaos clean
+.PHONY: help setup services run test check format lock bench chaos clean
 
 help: ## print this list
 	@echo "usage: make TARGET"
@@ -42,7 +42,10 @@ $(STAMP): requirements.lock pyproject.toml
 run: setup ## the main job on real input: a demo that serves until Ctrl-C (EVENTS=2000)
 	$(BIN)/connect demo --events $(EVENTS)
 
-test: setup ## the tests (ARGS='-k once' narrows them)
+services: setup ## the brokers that tests need, where none answers: installed as root on Debian, else told
+	@$(BIN)/python -m tests.brokers.packages
+
+test: services ## the tests (ARGS='-k once' narrows them)
 	$(BIN)/python -m pytest $(ARGS)
 
 check: setup ## format, lint, types, import rules, house style: what CI runs before the tests
@@ -61,11 +64,11 @@ lock: ## pin every dependency anew, with hashes, in requirements.lock (needs uv;
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --quiet $(LOCK_ARGS) -o requirements.lock
 
-bench: setup ## the benchmarks; minutes
+bench: services ## the benchmarks; minutes
 	$(BIN)/python -m bench $(ARGS)
 
 # -m chaos overrides the default selection, which leaves out what is marked slow.
-chaos: setup ## the fault runs with the long ones included; minutes
+chaos: services ## the fault runs with the long ones included; minutes
 	$(BIN)/python -m pytest tests/chaos -m chaos -n 0 --timeout 1800 $(ARGS)
 
 clean: ## remove .venv, caches and built files (never .connect, which holds data)

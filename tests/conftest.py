@@ -5,6 +5,7 @@ import inspect
 import os
 import secrets
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -52,6 +53,13 @@ def _answers(url: str) -> bool:
             return True
     except OSError:
         return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _servers_end_with_the_run() -> Iterator[None]:
+    yield
+    if servers := sys.modules.get("tests.brokers.servers"):
+        servers.stop_servers()
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,12 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-import pytest
-
 from tests.brokers.nats import NatsStandIn
 from tests.brokers.port import BrokerStandIn
 from tests.brokers.rabbitmq import RabbitMqStandIn
 from tests.brokers.redis import RedisStandIn
 from tests.brokers.relay import Relay, answers
+from tests.brokers.servers import server_of_this_run
 
 __all__ = [
     "NATS", "RABBITMQ", "REDIS", "SERVERS", "STAND_INS", "BrokerStandIn", "NatsStandIn", "RabbitMqStandIn",
@@ -32,7 +31,7 @@ STAND_INS = (*SERVERS, "sqs")
 
 @asynccontextmanager
 async def standing_in_for(broker: str) -> AsyncGenerator[BrokerStandIn]:
-    stand_in = _made(broker)
+    stand_in = await _made(broker)
     await stand_in.start()
     try:
         yield stand_in
@@ -40,7 +39,7 @@ async def standing_in_for(broker: str) -> AsyncGenerator[BrokerStandIn]:
         await stand_in.cleanup()
 
 
-def _made(broker: str) -> BrokerStandIn:
+async def _made(broker: str) -> BrokerStandIn:
     if broker == "sqs":
         from tests.brokers.sqs import SqsStandIn  # with moto, which takes long to import
 
@@ -48,5 +47,5 @@ def _made(broker: str) -> BrokerStandIn:
     made, server = SERVERS[broker]
     parts = urlsplit(server)
     if not answers(parts.hostname or "", parts.port or 0):
-        pytest.skip(f"no {broker} answers at {parts.hostname}:{parts.port}")
+        server = await server_of_this_run(broker)
     return made(server)

@@ -1,19 +1,18 @@
 """A subject of NATS JetStream."""
 
 import asyncio
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import nats
-import pytest
 from nats.js import api
 from nats.js.errors import NotFoundError
 
 from tests.brokers.port import NOTHING, BrokerStandIn
 from tests.brokers.relay import answers
+from tests.brokers.servers import PROGRAMS, unavailable
 from tests.conftest import eventually, free_port
 
 
@@ -40,10 +39,9 @@ class NatsStandIn(BrokerStandIn):
 
     async def refusing(self) -> str:
         """A server that runs without accounts takes any password: this one is its own."""
-        program = shutil.which("nats-server")
+        program, port = PROGRAMS["nats"].path(), free_port()
         if program is None:
-            pytest.skip("no nats-server program to start one that has a password")
-        port = free_port()
+            unavailable("no nats-server program to start one that has a password")
         options = ["-a", "127.0.0.1", "-p", str(port), "--user", "somebody", "--pass", "right"]
         self.refuses = await asyncio.create_subprocess_exec(program, *options, stderr=asyncio.subprocess.DEVNULL)
         await eventually(lambda: answers("127.0.0.1", port))

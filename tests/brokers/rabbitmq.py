@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aiormq.abc import AbstractChannel
 from aiormq.connection import Connection
 from pamqp.commands import Basic
 
@@ -18,17 +19,23 @@ class RabbitMqStandIn(BrokerStandIn):
         self.client = Connection(self.server)
         await self.client.connect()
 
+    async def _channel(self) -> AbstractChannel:
+        """The connection goes with its server, and is made anew."""
+        if self.client.is_closed:
+            await self.connect()
+        return await self.client.channel()
+
     async def remove(self) -> None:
         await self.take_away()
         await self.client.close()
 
     async def take_away(self) -> None:
-        channel = await self.client.channel()
+        channel = await self._channel()
         await channel.queue_delete(self.name)
         await channel.close()
 
     async def make(self) -> None:
-        channel = await self.client.channel()
+        channel = await self._channel()
         await channel.queue_declare(self.name, durable=True, arguments=dict(self.MADE))
         await channel.close()
 
@@ -37,7 +44,7 @@ class RabbitMqStandIn(BrokerStandIn):
         return True
 
     async def put(self, bodies: Sequence[bytes], headers: Mapping[str, str] = NOTHING) -> None:
-        channel: Any = await self.client.channel()
+        channel: Any = await self._channel()
         properties = Basic.Properties(headers=dict(headers), delivery_mode=2)
         sent = [
             channel.basic_publish(body, routing_key=self.name, properties=properties, wait=False) for body in bodies
@@ -46,13 +53,13 @@ class RabbitMqStandIn(BrokerStandIn):
         await channel.close()
 
     async def pending(self) -> int:
-        channel = await self.client.channel()
+        channel = await self._channel()
         declared = await channel.queue_declare(self.name, passive=True)
         await channel.close()
         return declared.message_count or 0
 
     async def received(self) -> list[tuple[bytes, dict[str, str]]]:
-        channel = await self.client.channel()
+        channel = await self._channel()
         found = []
         while (got := await channel.basic_get(self.name, no_ack=True)).message_count is not None:
             properties: Any = got.header.properties
