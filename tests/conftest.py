@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import os
-import secrets
 import socket
 import sys
 import tempfile
@@ -11,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -20,6 +19,8 @@ from hypothesis import HealthCheck, settings
 from connect.store.embedded import EmbeddedPostgres
 from connect.store.migrate import migrate
 from connect.store.pool import open_pool
+from tests import databases
+from tests.databases import Stock
 
 settings.register_profile("shared-cores", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.load_profile("shared-cores")
@@ -90,26 +91,11 @@ async def _hasten(url: str) -> None:
     await connection.close()
 
 
-async def _create_database(server_url: str, template: str = "template1") -> str:
-    name = f"connect_test_{secrets.token_hex(6)}"
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(server_url)
-    await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    await connection.close()
-    parts = urlsplit(server_url)
-    return urlunsplit(parts._replace(path=f"/{name}"))
-
-
-async def _drop_database(server_url: str, url: str) -> None:
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(server_url)
-    await connection.execute(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
-    await connection.close()
-
-
 @pytest.fixture
 async def empty_database_url(embedded_url: str) -> AsyncIterator[str]:
-    url = await _create_database(embedded_url)
+    url = await databases.create(embedded_url)
     yield url
-    await _drop_database(embedded_url, url)
+    await databases.drop(embedded_url, url)
 
 
 @pytest.fixture(scope="session")
@@ -117,28 +103,33 @@ def migrated_template(embedded_url: str) -> str:
     """The name of a database at the newest schema, to be copied: that is much faster than migrating each."""
 
     async def make() -> str:
-        url = await _create_database(embedded_url)
+        url = await databases.create(embedded_url)
         await migrate(url)
         return urlsplit(url).path[1:]
 
     return asyncio.run(make())
 
 
+@pytest.fixture(scope="session")
+def _stock(embedded_url: str, migrated_template: str) -> Stock:
+    return Stock(embedded_url, migrated_template)
+
+
 @pytest.fixture
-async def database_url(embedded_url: str, migrated_template: str) -> AsyncIterator[str]:
+async def database_url(_stock: Stock) -> AsyncIterator[str]:
     """A database of this test's own at the newest schema, on the embedded PostgreSQL."""
-    url = await _create_database(embedded_url, migrated_template)
+    url = await _stock.take()
     yield url
-    await _drop_database(embedded_url, url)
+    await _stock.give_back(url)
 
 
 @pytest.fixture
 async def external_database_url(external_url: str) -> AsyncIterator[str]:
     """The same on the PostgreSQL that runs beside us."""
-    url = await _create_database(external_url)
+    url = await databases.create(external_url)
     await migrate(url)
     yield url
-    await _drop_database(external_url, url)
+    await databases.drop(external_url, url)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ MAX_S = 40
 """Fuzzing ends here where the machine is slow; the coverage phase comes first and took 26 s on two busy cores."""
 
 
+@pytest.mark.whole
 @pytest.mark.timeout(MAX_S + 60)
 async def test_no_request_meets_a_fault_or_an_undocumented_answer(api: Api, tmp_path: Path):
     assert (await api.post("/internal/events", EXAMPLE)).status == 201

@@ -27,6 +27,8 @@ from connect.store.embedded import running_url
 from tests.cli.shell import Shell
 from tests.conftest import eventually, free_port
 
+pytestmark = pytest.mark.whole
+
 KEY = "ck_a-key-of-thirty-two-characters-or-more"
 READY_WITHIN_S = 90
 ENDED_WITHIN_S = 30

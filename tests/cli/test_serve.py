@@ -11,6 +11,8 @@ from connect.store.keys import create_key, has_usable_key, revoke_key
 from tests.cli.shell import Shell
 from tests.conftest import free_port
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.mark.parametrize("command", ["api", "worker", "sandbox", "run", "demo"])
 async def test_a_port_that_is_taken_is_told_at_once(command: str):

@@ -17,6 +17,8 @@ from connect.demo.journey import BASKETS, EVENTS, REDEMPTIONS, cents, events, ta
 from connect.demo.made_up import REFUNDS, Referrers, refunds
 from connect.model import ReportedEvent
 
+pytestmark = pytest.mark.whole
+
 Event = dict[str, Any]
 
 

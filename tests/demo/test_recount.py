@@ -27,6 +27,8 @@ from connect.engine.ruleset import read_and_check, run_tests
 from connect.engine.simulate import Simulation
 from connect.model import EconomicEvent, ReportedEvent, RewardAction, Ruleset
 
+pytestmark = pytest.mark.whole
+
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 EXAMPLE: dict[str, Any] = {

@@ -46,6 +46,7 @@ def test_few_blocks_are_not_run_and_each_says_why():
     assert len(marked) <= NOT_RUN_MAX, [block.place for block in marked]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("page", [page for page, blocks in PAGES.items() if any(b.language != "text" for b in blocks)])
 def test_a_page_can_be_followed_from_its_first_line_to_its_last(page: str, connect: Connect, tmp_path: Path):
     asyncio.run(begin_afresh(connect, sample_rules() if page in WITH_THE_SAMPLE_RULES else "version: 1\nrules: []\n"))

@@ -28,7 +28,7 @@ from connect.store.embedded.room import lives
 from tests.conftest import eventually
 
 OWNER = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from connect.store.embedded import EmbeddedError, EmbeddedPostgres
 
@@ -40,7 +40,7 @@ async def main():
     async with embedded:
         print(embedded.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
-
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever a shell made of it for a job in the background
 asyncio.run(main())
 """
 """Owns the home of its argument until its standard input ends; says the address, or the error."""

@@ -16,6 +16,8 @@ from tests.chaos.harness import SEED, Cluster, cluster
 from tests.conftest import eventually
 from tests.serving import KEY
 
+pytestmark = pytest.mark.whole
+
 REPORTERS = 64
 POT = 1_000
 RULES = f"""

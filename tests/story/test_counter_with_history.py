@@ -15,6 +15,8 @@ from tests.conftest import eventually
 from tests.serving import KEY
 from tests.story.test_publish_under_load import judge
 
+pytestmark = pytest.mark.whole
+
 PLAIN = """
 version: 1
 units: { points: { scale: 0 } }

@@ -12,6 +12,8 @@ from tests.chaos.feeder import purchases
 from tests.chaos.harness import SEED, cluster, meanwhile
 from tests.conftest import eventually
 
+pytestmark = pytest.mark.whole
+
 READY_WITHIN_S = 2 * 6
 """2 s is the aim on a machine of its own (bench/memory.py measures it); this one is shared with other tests."""
 IDLE_MIB_MAX = 120 + 30

@@ -18,6 +18,8 @@ from tests.chaos.harness import SEED, cluster, moment
 ANSWERED_WITHIN_S = 2.0
 
 # Everything that a decision writes to is locked, as by a process stopped between its statements and its COMMIT.
+pytestmark = pytest.mark.whole
+
 HOLDER = """
 import asyncio, asyncpg, sys
 

@@ -16,6 +16,8 @@ from tests.chaos.harness import SEED, Cluster, cluster, meanwhile
 from tests.conftest import eventually
 from tests.serving import KEY
 
+pytestmark = pytest.mark.whole
+
 FOLLOWED_WITHIN = timedelta(seconds=2)
 TEXT = """
 version: 1

@@ -15,6 +15,8 @@ from tests.chaos.feeder import purchases
 from tests.chaos.harness import SEED, cluster
 from tests.chaos.processes import all_of
 
+pytestmark = pytest.mark.whole
+
 EVENTS = 2000
 
 

@@ -14,6 +14,8 @@ from tests.chaos.feeder import Fact
 from tests.chaos.harness import PATIENCE, Cluster, cluster
 from tests.conftest import eventually
 
+pytestmark = pytest.mark.whole
+
 MISBEHAVIOUR = {
     "error_after_effect": {"times": 6, "status": 500},
     "reset_after_effect": {"times": 6},

@@ -10,6 +10,8 @@ from tests.chaos.feeder import purchases
 from tests.chaos.harness import SEED, cluster, meanwhile
 from tests.chaos.processes import Node
 
+pytestmark = pytest.mark.whole
+
 
 async def metric(node: Node, name: str) -> float:
     """The sum of a metric over its labels, as the process itself tells it."""
