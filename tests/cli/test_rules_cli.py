@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from connect.cli.output import Exit
 from connect.cli.remote import remote
+from connect.cli.rule_changes import differences
 from connect.cli.rule_versions import publish_over
 from tests.cli.shell import Shell, shell_on
 
@@ -63,6 +65,11 @@ async def live(shell: Shell) -> tuple[int, dict[str, int]]:
     [version] = [item for item in (await shell("rules", "versions", "-o", "json")).json["items"] if item["live"]]
     rules = (await shell("rules", "export", "-o", "json")).json["rules"]
     return version["version"], {rule["key"]: rule.get("priority", 0) for rule in rules}
+
+
+async def document(shell: Shell, version: int) -> dict[str, Any]:
+    assert shell.api is not None
+    return (await shell.api.get(f"/internal/ruleset/versions/{version}")).json["document"]
 
 
 async def test_a_good_file_has_no_problems_and_needs_no_server(monkeypatch: pytest.MonkeyPatch):
@@ -282,10 +289,12 @@ async def test_an_export_can_be_applied(shell: Shell):
 
 
 async def test_a_rollback_brings_an_old_version_back_as_a_new_one(shell: Shell, file: Path):
-    await shell("rules", "apply", str(file))
+    await shell("rules", "apply", str(file), "--prune")
     assert (await shell("rules", "rollback", "2")).code == Exit.REFUSED
     ran = await shell("rules", "rollback", "1")
-    assert (ran.code, ran.out) == (Exit.OK, "version 3 is live, with 2 rule(s)\n")
+    assert (ran.code, ran.out.splitlines()[-1]) == (Exit.OK, "version 3 is live, with 2 rule(s)")
+    changes = differences(await document(shell, 2), await document(shell, 1))
+    assert ran.out.splitlines()[:-1] == [change.words for change in changes] != []
     assert await live(shell) == (3, {"cashback": 0, "big-spender": 0})
     assert "rollback to version 1" in (await shell("rules", "versions")).out
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from connect.cli.output import Cell, Exit, Output, fail, say, say_json, say_page
+from connect.cli.output import Cell, Exit, Output, fail, printable, say, say_json, say_page, tell
 from connect.cli.remote import Answer, Params, Remote, remote, segment
 from connect.cli.rule_stops import Revive, Stops, leave_stopped, standing, tell_revived, tell_stops
 
@@ -95,8 +95,11 @@ def rollback(version: int, /, *, revive: Revive = None, note: Note = "", output:
 
 def _make_live(api: Remote, found: dict[str, Any], revive: list[str] | None, note: str, output: Output) -> int:
     """As it is, unless somebody stopped rules that it lets give: then with these switched off."""
+    from connect.cli.rule_changes import differences
+
     stops, etag = standing(api)
     document, stopped = leave_stopped(found["document"], stops, revive)
+    changes = [change.words for change in differences(api.get(RULESET).json, document)]
     if stopped.stay:
         left = ", ".join(str(stop["key"]) for stop in stopped.stay)
         why = note or f"version {found['version']}"
@@ -104,8 +107,10 @@ def _make_live(api: Remote, found: dict[str, Any], revive: list[str] | None, not
     else:
         published = api.post(f"{VERSIONS}/{found['version']}/publish", {"note": note}).json
     if output == "json":
-        say_json({**published, "still_stopped": stopped.stay})
+        say_json({**published, "still_stopped": stopped.stay, "changes": changes})
         return Exit.OK
+    for words in changes:
+        say(words)
     say(f"version {published['version']} is live, with {len(published['rule_versions'])} rule(s)")
     tell_stops(Stops(stopped.stay))
     tell_revived(published.get("revived") or [])
@@ -135,4 +140,5 @@ def stop(
         return Exit.OK
     fate = {"review": "await approval", "cancel": "were cancelled"}.get(pending)
     say(f"rule {key} is stopped" + (f"; {answer['touched']} action(s) not yet sent {fate}" if fate else ""))
+    tell(f"it stays so until `connect rules apply`, publish or rollback has --revive {printable(key)}")
     return Exit.OK
