@@ -11,8 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ from connect.store.migrate import migrate
 from connect.store.pool import open_pool
 from connect.store.rules import change
 from connect.telemetry import BUS_MESSAGES, set_up_logging
-from tests.brokers import STAND_INS, BrokerStandIn
+from tests.brokers import BrokerStandIn, standing_in_for
 
 EVENTS = 10_000
 BATCH = 500
@@ -51,22 +50,6 @@ COMMANDS = 5_000
 SENDING = 100
 AT_ONCE = 4
 REPEATS = 3
-
-
-@asynccontextmanager
-async def stand_in(broker: str) -> AsyncIterator[BrokerStandIn]:
-    """A stream or queue of this run's own, spoken to without the relay that tests put between."""
-    kind, server = STAND_INS[broker]
-    made = kind(server)
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.cleanup()
-
-
-def direct_url(made: BrokerStandIn) -> str:
-    return f"{made.server}{'' if '/' in made.server.partition('://')[2] else '/'}?{made.option}={made.name}"
 
 
 # --- the way in -----------------------------------------------------------------------------------
@@ -141,7 +124,7 @@ async def ours_reading(made: BrokerStandIn, pool: Any) -> None:
     recorder = Recorder(pool, rules)
     flusher, stop = asyncio.create_task(recorder.run()), asyncio.Event()
     terms = terms_of(BusSettings(url="", source=None), Settings())
-    address = parse_address(direct_url(made))
+    address = parse_address(made.direct_url)
     consumer = Consumer(
         pool, "bench", lambda: open_bus(address, reader="one"), Facts(recorder, terms, {}, "inline").take
     )
@@ -158,7 +141,7 @@ async def ours_reading(made: BrokerStandIn, pool: Any) -> None:
 
 async def filled(broker: str, made: BrokerStandIn, run: str) -> None:
     """The queue as Connect makes it, with all messages in it."""
-    bus = open_bus(parse_address(direct_url(made)), reader="zero")
+    bus = open_bus(parse_address(made.direct_url), reader="zero")
     await bus.open()
     await bus.close()
     bodies = [msgspec.json.encode(document) for document in documents(run)]
@@ -168,7 +151,7 @@ async def filled(broker: str, made: BrokerStandIn, run: str) -> None:
 
 async def read_once(broker: str, pool: Any, run: str, *, bare: bool) -> float:
     """Events a second, decided, committed and acknowledged."""
-    async with stand_in(broker) as made:
+    async with standing_in_for(broker) as made:
         await filled(broker, made, run)
         if bare and broker == "nats":  # a work queue has one reader; the bare one reads in our place
             stream = await made.streams.find_stream_name_by_subject(made.name)  # type: ignore[attr-defined]
@@ -244,8 +227,8 @@ async def bare_client(broker: str, made: BrokerStandIn) -> tuple[Any, Callable[[
 
 async def send_once(broker: str, *, bare: bool) -> float:
     """Commands a second, confirmed: `AT_ONCE` sendings of `SENDING` commands under way."""
-    async with stand_in(broker) as made:
-        transport = open_transport(Target(url=direct_url(made), internal=True))
+    async with standing_in_for(broker) as made:
+        transport = open_transport(Target(url=made.direct_url, internal=True))
         await transport.send(commands(1))  # connects, and makes the queue
         client, leave = await bare_client(broker, made)
         everything = commands(COMMANDS)
