@@ -66,18 +66,23 @@ PROGRAMS: Mapping[str, Program] = {
 }  # fmt: skip
 
 
+More = Callable[[int, Path], tuple[list[str], dict[str, str]]]
+"""Further arguments and variables, by port and folder; they win over the usual ones."""
+
+
 class Server:
     """One of them, with a port and a folder that outlive its deaths."""
 
-    def __init__(self, broker: str, folder: Path) -> None:
+    def __init__(self, broker: str, folder: Path, more: More | None = None) -> None:
         program = PROGRAMS[broker]
         found = program.path()
         if found is None:
             unavailable(f"no {broker} to use, and no program {program.name} to start one: run `make services`")
         self.port, self.folder = free_port(), folder
         self.url = program.url.format(port=self.port)
-        self._command = [found, *program.arguments(self.port, folder)]
-        self._environ = {**os.environ, **program.environ(self.port, folder)}
+        arguments, environ = more(self.port, folder) if more is not None else ([], {})
+        self._command = [found, *program.arguments(self.port, folder), *arguments]
+        self._environ = {**os.environ, **program.environ(self.port, folder), **environ}
         self._running: list[subprocess.Popen[bytes]] = []
         if program.helper is not None:
             self._spawn(program.helper(self._environ))

@@ -90,3 +90,11 @@ def parse_address(url: str) -> Address:
         raise SettingsError(f"a {scheme} url has no option {unknown[0]!r} (it has: {known}); its form is {form.form}")
     server = urlunsplit((scheme, parts.netloc, parts.path, "", ""))
     return Address(scheme=scheme, url=server, host=parts.netloc.rpartition("@")[2], name=name, options=given)
+
+
+def trouble(address: Address, error: BaseException, *, ours: bool = False) -> BrokerUnavailable:
+    """What an error of a client comes to; `ours`: somebody has to mend something, as with an unknown certificate."""
+    untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
+    hint = " (SSL_CERT_FILE names the file of a certificate authority of your own)" if untrusted else ""
+    kind = BrokerMisconfigured if ours or untrusted else BrokerUnavailable
+    return kind(f"{address.shown}: {type(error).__name__}: {error}{hint}")

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
-from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable
+from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable, trouble
 from connect.brokers.look import Look
 
 PING_S: Final = 10
@@ -153,8 +153,7 @@ def told(address: Address, error: BaseException) -> BrokerUnavailable:
     text = f"{type(error).__name__}: {error}".lower()
     ours = isinstance(error, OURS) or any(said in text for said in OURS_SAID)
     refused = isinstance(error, APIError) and error.code in OURS_CODES
-    kind = BrokerMisconfigured if ours or refused else BrokerUnavailable
-    return kind(f"{address.shown}: {type(error).__name__}: {error}")
+    return trouble(address, error, ours=ours or refused)
 
 
 async def look(address: Address) -> Look:

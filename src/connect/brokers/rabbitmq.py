@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from aiormq import exceptions
 from aiormq.connection import Connection
 
-from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable
+from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable, trouble
 from connect.brokers.look import Look
 
 HEARTBEAT_S: Final = 10
@@ -93,8 +93,7 @@ def broker_errors(address: Address) -> Generator[None]:
 
 def told(address: Address, error: BaseException) -> BrokerUnavailable:
     """What an error of the client comes to."""
-    kind = BrokerMisconfigured if isinstance(error, OURS) else BrokerUnavailable
-    return kind(f"{address.shown}: {type(error).__name__}: {error}")
+    return trouble(address, error, ours=isinstance(error, OURS))
 
 
 async def look(address: Address) -> Look:

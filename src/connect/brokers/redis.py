@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable
+from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable, trouble
 from connect.brokers.look import Look
 
 EVENT_FIELD: Final = b"event"
@@ -47,7 +47,7 @@ def broker_errors(address: Address) -> Generator[None]:
     except exceptions.ResponseError as error:
         raise _told(address, error) from error
     except (exceptions.RedisError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable(f"{address.shown}: {type(error).__name__}: {error}") from error
+        raise trouble(address, error) from error
 
 
 def _told(address: Address, error: Any) -> BrokerUnavailable:

@@ -11,7 +11,7 @@ from aiobotocore.config import AioConfig  # pyright: ignore[reportMissingTypeStu
 from aiobotocore.session import AioSession  # pyright: ignore[reportMissingTypeStubs]
 from botocore import exceptions  # pyright: ignore[reportMissingTypeStubs]
 
-from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable
+from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable, trouble
 from connect.brokers.look import Look
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ def broker_errors(address: Address) -> Generator[None]:
         kind = BrokerMisconfigured if code_of(error) in OURS else BrokerUnavailable
         raise kind(f"{address.shown}: {error}") from error
     except (exceptions.BotoCoreError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable(f"{address.shown}: {type(error).__name__}: {error}") from error
+        raise trouble(address, error) from error
 
 
 def code_of(error: exceptions.ClientError) -> str:
