@@ -69,7 +69,7 @@ bench: services ## the benchmarks; minutes
 	$(BIN)/python -m bench $(ARGS)
 
 chaos: services ## the fault runs with the long ones included; minutes
-	$(BIN)/python -m pytest tests/chaos -m chaos -n 0 --timeout 1800 $(ARGS)
+	$(BIN)/python -m pytest -m "chaos or slow" -n 0 --timeout 1800 $(ARGS)
 
 clean: ## remove .venv, caches and built files (never .connect, which holds data)
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
