@@ -167,9 +167,11 @@ async def test_a_new_limit_reads_what_its_subjects_were_given_not_all_that_the_r
     pool: "asyncpg.Pool[Any]", scope: str
 ) -> None:
     await pool.execute(EVENTS)  # and no ANALYZE: a table that just filled up has no statistics
-    await pool.execute(
-        "UPDATE event SET parties = jsonb_build_object('friend', actor_user_id) WHERE $1", scope == "party"
-    )
+    async with pool.acquire() as connection:
+        await connection.execute("SET gin_pending_list_limit = '1GB'")  # as where autovacuum is busy or was cancelled
+        await connection.execute(
+            "UPDATE event SET parties = jsonb_build_object('friend', actor_user_id) WHERE $1", scope == "party"
+        )
     await pool.execute(ACTIONS)
     count = 200
     wanted = [
@@ -179,7 +181,7 @@ async def test_a_new_limit_reads_what_its_subjects_were_given_not_all_that_the_r
     async with pool.acquire() as connection:
         [[row]] = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {USED[scope]}", *wanted)
     read = row[0]["Plan"]["Shared Hit Blocks"] + row[0]["Plan"]["Shared Read Blocks"]
-    assert read < 40 * count * 10, f"{read} pages for {count} users with 10 events each"
+    assert read < 10 * count * 10, f"{read} pages for {count} users with 10 events each"
 
 
 async def test_pages_are_stable_and_complete_over_many_rows(full: "asyncpg.Pool[Any]") -> None:
