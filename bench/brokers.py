@@ -25,6 +25,7 @@ from redis.asyncio import Redis
 
 from bench.intake import RULES, documents
 from connect.brokers import parse_address
+from connect.brokers.sqs import Queue, calls
 from connect.config import BusSettings, Settings
 from connect.dispatch.targets import open_transport
 from connect.engine.index import Rulebook
@@ -50,6 +51,16 @@ COMMANDS = 5_000
 SENDING = 100
 AT_ONCE = 4
 REPEATS = 3
+FEW = {"sqs": 200}
+"""Of a broker that is slow here: moto, in this process, stands in for Amazon's servers."""
+
+
+def events_of(broker: str) -> int:
+    return FEW.get(broker, EVENTS)
+
+
+def commands_of(broker: str) -> int:
+    return FEW.get(broker, COMMANDS)
 
 
 # --- the way in -----------------------------------------------------------------------------------
@@ -115,10 +126,38 @@ async def bare_nats(made: BrokerStandIn, bare: Bare) -> None:
     await client.close()
 
 
-BARE_READERS = {"redis": bare_redis, "rabbitmq": bare_rabbitmq, "nats": bare_nats}
+async def bare_sqs(made: BrokerStandIn, bare: Bare) -> None:
+    queue = await opened_queue(made)
+    left = events_of("sqs")
+    while left:
+        answers = await asyncio.gather(
+            *(queue.client.receive_message(QueueUrl=queue.url, MaxNumberOfMessages=10) for _ in range(BATCH // 10))
+        )
+        messages = [message for answer in answers for message in answer.get("Messages", ())]
+        await bare.commit([message["Body"].encode() for message in messages])
+        await asyncio.gather(
+            *(
+                queue.client.delete_message_batch(
+                    QueueUrl=queue.url,
+                    Entries=[{"Id": str(n), "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(part)],
+                )
+                for part in calls(messages)
+            )
+        )
+        left -= len(messages)
+    await queue.close()
 
 
-async def ours_reading(made: BrokerStandIn, pool: Any) -> None:
+async def opened_queue(made: BrokerStandIn) -> Queue:
+    queue = Queue(parse_address(made.direct_url), timeout_s=30)
+    await queue.open()
+    return queue
+
+
+BARE_READERS = {"redis": bare_redis, "rabbitmq": bare_rabbitmq, "nats": bare_nats, "sqs": bare_sqs}
+
+
+async def ours_reading(made: BrokerStandIn, pool: Any, count: int) -> None:
     rules = LiveRules(pool)
     await rules.refresh()
     recorder = Recorder(pool, rules)
@@ -130,7 +169,7 @@ async def ours_reading(made: BrokerStandIn, pool: Any) -> None:
     )
     running = asyncio.create_task(consumer.run(stop))
     taken = BUS_MESSAGES.labels("bench", "taken")
-    enough = taken._value.get() + EVENTS  # counted in this process: a query would take its share of the cores
+    enough = taken._value.get() + count  # counted in this process: a query would take its share of the cores
     while taken._value.get() < enough:  # noqa: ASYNC110  the counter tells nobody
         await asyncio.sleep(0.01)
     stop.set()
@@ -144,8 +183,8 @@ async def filled(broker: str, made: BrokerStandIn, run: str) -> None:
     bus = open_bus(parse_address(made.direct_url), reader="zero")
     await bus.open()
     await bus.close()
-    bodies = [msgspec.json.encode(document) for document in documents(run)]
-    for start in range(0, EVENTS, 1000):
+    bodies = [msgspec.json.encode(document) for document in documents(run)][: events_of(broker)]
+    for start in range(0, len(bodies), 1000):
         await made.put(bodies[start : start + 1000])
 
 
@@ -157,12 +196,12 @@ async def read_once(broker: str, pool: Any, run: str, *, bare: bool) -> float:
             stream = await made.streams.find_stream_name_by_subject(made.name)  # type: ignore[attr-defined]
             await made.streams.delete_consumer(stream, f"connect-{made.name}")  # type: ignore[attr-defined]
         begun = time.perf_counter()
-        await (BARE_READERS[broker](made, Bare(pool)) if bare else ours_reading(made, pool))
+        await (BARE_READERS[broker](made, Bare(pool)) if bare else ours_reading(made, pool, events_of(broker)))
         took = time.perf_counter() - begun
     stored = await pool.fetchval("SELECT count(*) FROM event WHERE external_id LIKE $1", f"{run}-%")
-    if stored != EVENTS:
-        raise SystemExit(f"{broker}: {stored} of {EVENTS} events were stored")
-    return EVENTS / took
+    if stored != events_of(broker):
+        raise SystemExit(f"{broker}: {stored} of {events_of(broker)} events were stored")
+    return stored / took
 
 
 # --- the way out ----------------------------------------------------------------------------------
@@ -203,6 +242,15 @@ async def bare_send(broker: str, made: BrokerStandIn, part: Sequence[ClaimedComm
                 for command in part
             )
         )  # fmt: skip
+    elif broker == "sqs":
+        attributes = {name: {"DataType": "String", "StringValue": value} for name, value in HEADERS.items()}
+        entries = [
+            {"Id": str(n), "MessageBody": command.body, "MessageAttributes": attributes}
+            for n, command in enumerate(part)
+        ]
+        await asyncio.gather(
+            *(client.client.send_message_batch(QueueUrl=client.url, Entries=some) for some in calls(entries))
+        )
     else:
         sent = [
             await client.publish_async(
@@ -221,6 +269,9 @@ async def bare_client(broker: str, made: BrokerStandIn) -> tuple[Any, Callable[[
         connection: Any = Connection(made.server)
         await connection.connect()
         return await connection.channel(), connection.close
+    if broker == "sqs":
+        queue = await opened_queue(made)
+        return queue, queue.close
     connected = await nats.connect(made.server)
     return connected.jetstream(publish_async_max_pending=10_000), connected.close
 
@@ -231,8 +282,8 @@ async def send_once(broker: str, *, bare: bool) -> float:
         transport = open_transport(Target(url=made.direct_url, internal=True))
         await transport.send(commands(1))  # connects, and makes the queue
         client, leave = await bare_client(broker, made)
-        everything = commands(COMMANDS)
-        parts = [everything[start : start + SENDING] for start in range(0, COMMANDS, SENDING)]
+        everything = commands(commands_of(broker))
+        parts = [everything[start : start + SENDING] for start in range(0, len(everything), SENDING)]
         refused: list[Any] = []
 
         async def send_some(share: Sequence[Sequence[ClaimedCommand]]) -> None:
@@ -250,7 +301,7 @@ async def send_once(broker: str, *, bare: bool) -> float:
         await leave()
     if refused:
         raise SystemExit(f"{broker}: {len(refused)} commands were not confirmed: {refused[0]}")
-    return COMMANDS / took
+    return len(everything) / took
 
 
 async def compare(pool: Any, brokers: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """A queue of Amazon SQS, as moto's server has it over real HTTP."""
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,6 +48,7 @@ class OneAtATime:
 
 
 OneAtATime()
+logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line a request
 
 
 class SqsStandIn(BrokerStandIn):
