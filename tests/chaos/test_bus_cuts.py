@@ -51,29 +51,19 @@ async def through_restarts(
     assert worker.log.read_text().count('"event":"bus.unavailable"') >= times, "void: it noticed nothing"
 
 
-@pytest.mark.timeout(200)
-@pytest.mark.parametrize("broker", sorted(SERVERS))
-async def test_a_broker_that_dies_and_comes_back_in_the_middle_loses_and_doubles_nothing(
-    broker: str, database_url: str, tmp_path: Path
-):
-    async with (
-        own_broker(broker, tmp_path) as own,
-        on_buses(database_url, tmp_path, brokers={broker: own.stand_in}) as buses,
-    ):
-        await through_restarts(buses, own.strike, facts=300, times=1, over_s=1.5)
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("broker", sorted(SERVERS))
-async def test_a_broker_that_dies_8_times_while_8000_messages_go_through_loses_and_doubles_nothing(
-    broker: str, database_url: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("facts", "times", "over_s"), [(300, 1, 1.5), pytest.param(8000, 8, 4.0, marks=pytest.mark.slow)]
+)
+async def test_a_broker_that_dies_and_comes_back_in_the_middle_loses_and_doubles_nothing(
+    broker: str, facts: int, times: int, over_s: float, database_url: str, tmp_path: Path
 ):
     async with (
         own_broker(broker, tmp_path) as own,
         on_buses(database_url, tmp_path, brokers={broker: own.stand_in}) as buses,
     ):
-        await through_restarts(buses, own.strike, facts=8000, times=8, over_s=4)
+        await through_restarts(buses, own.strike, facts, times, over_s)
 
 
 @contextlib.asynccontextmanager

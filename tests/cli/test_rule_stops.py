@@ -1,5 +1,6 @@
 """A rule that was stopped stays so, whoever applies, publishes or rolls back, unless they name it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from connect.cli.output import Exit
+from connect.cli.remote import remote
+from connect.cli.rule_versions import publish_stored
 from tests.cli.shell import RULES, Shell, shell_on
 
 STAYS = "rule cashback stays stopped (by bootstrap at {at} UTC: too much): --revive cashback lets it give again"
@@ -137,3 +140,11 @@ async def test_a_mistyped_rule_is_not_stopped_and_the_one_meant_is_named(shell: 
         Exit.REFUSED,
         "connect: the live ruleset has no rule 'cashbak': did you mean cashback?\n",
     )
+
+
+async def test_a_stop_between_reading_and_publishing_stands(shell: Shell):
+    """The rollback read version 1, in which nothing was stopped."""
+    with pytest.raises(SystemExit) as ended:
+        await asyncio.to_thread(publish_stored, remote(), 1, '"1"', "")
+    assert ended.value.code == Exit.REFUSED
+    assert not await gives(shell)

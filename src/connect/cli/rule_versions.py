@@ -31,7 +31,12 @@ def publish_over(api: Remote, document: dict[str, Any], etag: str, note: str) ->
     if not note:
         return _unless_stale(api, "PUT", RULESET, document, etag).json
     draft = api.post(VERSIONS, document).json["version"]
-    return _unless_stale(api, "POST", f"{VERSIONS}/{draft}/publish", {"note": note}, etag).json
+    return publish_stored(api, draft, etag, note)
+
+
+def publish_stored(api: Remote, version: int, etag: str, note: str) -> dict[str, Any]:
+    """Publishes a draft or an old version over that of `etag`, or ends the command: a rule may be stopped meanwhile."""
+    return _unless_stale(api, "POST", f"{VERSIONS}/{version}/publish", {"note": note}, etag).json
 
 
 def _unless_stale(api: Remote, method: str, path: str, body: object, etag: str) -> Answer:
@@ -105,7 +110,7 @@ def _make_live(api: Remote, found: dict[str, Any], revive: list[str] | None, not
         why = note or f"version {found['version']}"
         published = publish_over(api, document, etag, f"{why} ({left} still stopped)")
     else:
-        published = api.post(f"{VERSIONS}/{found['version']}/publish", {"note": note}).json
+        published = publish_stored(api, found["version"], etag, note)
     if output == "json":
         say_json({**published, "still_stopped": stopped.stay, "changes": changes})
         return Exit.OK
