@@ -31,7 +31,7 @@ from connect.dispatch.targets import open_transport
 from connect.engine.index import Rulebook
 from connect.intake.bus import open_bus
 from connect.intake.bus.consumer import Consumer
-from connect.intake.bus.facts import Facts, terms_of
+from connect.intake.bus.event_sink import Facts, terms_of
 from connect.intake.deciding import decide_plain
 from connect.intake.live import LiveRules
 from connect.intake.normalize import Terms, decode_reported, normalize

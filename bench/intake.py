@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 
 from bench.memory import ready
-from connect.cli.run import free_port
+from connect.cli.run.everything import free_port
 from connect.engine.index import Rulebook
 from connect.intake.deciding import decide_plain
 from connect.intake.normalize import NormalEvent, Terms, convert_reported, normalize

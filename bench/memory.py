@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from connect.cli.run import free_port
+from connect.cli.run.everything import free_port
 from connect.store.embedded import EmbeddedPostgres
 from connect.store.migrate import migrate
 

@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bench.memory import ready
-from connect.cli.run import free_port
+from connect.cli.run.everything import free_port
 from connect.model import Budget, BudgetUse, Counter, Effect, Limit, RewardRule, Ruleset
 from connect.store.embedded import EmbeddedPostgres
 from connect.store.migrate import migrate

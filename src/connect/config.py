@@ -15,8 +15,8 @@ from msgspec import Meta, Struct
 from connect.brokers import BROKER_SCHEMES, parse_address
 from connect.errors import SettingsError
 from connect.jsonvalue import is_object
-from connect.misfits import in_a_sentence, misfits
 from connect.model import LEASE_MARGIN_S, Target
+from connect.validation import in_a_sentence, mismatches
 
 BOOTSTRAP_KEY_LENGTH_MIN = 32
 PREFIX = "CONNECT_"
@@ -114,7 +114,7 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.envi
     try:
         settings = _convert(document, Settings)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"settings: {in_a_sentence(misfits(document, Settings, _convert))}") from error
+        raise SettingsError(f"settings: {in_a_sentence(mismatches(document, Settings, _convert))}") from error
     _check(settings, testing=environ.get("CONNECT_ENV") == "test")
     return settings
 

@@ -23,7 +23,7 @@ from connect.errors import SettingsError
 from connect.intake.backlog import Backlog
 from connect.intake.bus import Bus, open_bus
 from connect.intake.bus.consumer import Consumer
-from connect.intake.bus.facts import Facts, terms_of
+from connect.intake.bus.event_sink import Facts, terms_of
 from connect.intake.foreign import compile_sources
 from connect.intake.live import LiveRules
 from connect.intake.rebuild import Rebuilder

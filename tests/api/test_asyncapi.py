@@ -15,13 +15,13 @@ import pytest
 
 from connect.api.asyncapi import CommandOutcome, document
 from connect.brokers.redis import COMMAND_FIELD, EVENT_FIELD, RESULT_FIELD
-from connect.dispatch.lifecycle import Accepted, Completed, Refused, Retriable
 from connect.dispatch.results import decode_result
 from connect.dispatch.targets.http import outcome_of
 from connect.dispatch.targets.http_batch import envelope, outcomes_of
 from connect.intake.bus.port import Message
 from connect.intake.bus.reading import read_message
 from connect.intake.normalize import Terms
+from connect.lifecycle import Accepted, Completed, Refused, Retriable
 from connect.model import Command
 from tests.dispatch.stand_in import command
 from tests.serving import Api

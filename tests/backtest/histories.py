@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from connect.authoring import read_and_check
 from connect.backtest.compare import Compared, compare
 from connect.engine.periods import FIRST
-from connect.engine.ruleset import read_and_check
 from connect.intake.live import LiveRules
 from connect.intake.normalize import NormalEvent
 from connect.intake.record import Recorder

@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from connect.backtest.tally import summed
+from connect.backtest.totals import summed
 from connect.dispatch.operating import operate
 from connect.intake.backlog import Backlog
 from tests.backtest.histories import (

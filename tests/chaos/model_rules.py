@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from connect.engine.ruleset import read_and_check
+from connect.authoring import read_and_check
 from connect.model import Ruleset
 from tests.chaos.feeder import Fact
 

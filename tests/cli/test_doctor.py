@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from connect.cli.doctor import derives, diagnose, of_server
-from connect.cli.probe import Finding, probe
+from connect.cli.health.doctor import derives, diagnose, of_server
+from connect.cli.health.probe import Finding, probe
 from connect.config import Settings
 from connect.model import Target
 from connect.store import health

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from connect.cli.probe import Finding, probe, probe_bus
+from connect.cli.health.probe import Finding, probe, probe_bus
 from connect.model import Target
 from tests.brokers import STAND_INS, BrokerStandIn, standing_in_for
 

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from connect.cli import events
+from connect.cli.events import app as events
 from connect.cli.output import Exit
 from connect.model import Outcome
 from tests.cli.shell import Shell, purchase, shell_on

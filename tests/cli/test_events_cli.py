@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from connect.cli.event_why import SENTENCES
+from connect.cli.events.why import SENTENCES
 from connect.cli.output import Exit
 from connect.model import Outcome
 from tests.cli.shell import Shell, purchase, shell_on

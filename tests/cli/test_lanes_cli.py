@@ -9,7 +9,7 @@ import pytest
 
 from connect.cli.output import Exit
 from connect.errors import InvalidEvent
-from connect.store.dead import Dead, keep_dead
+from connect.store.dead_letters import Dead, keep_dead
 from tests.cli.shell import Shell, purchase, shell_on
 from tests.cli.test_actions_cli import FAIL
 

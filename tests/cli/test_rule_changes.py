@@ -8,9 +8,9 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import fields
 
-from connect.cli.rule_changes import differences
-from connect.engine.ruleset import convert_ruleset
-from connect.engine.ruleset.document import read_document
+from connect.authoring import convert_ruleset
+from connect.authoring.document import read_document
+from connect.cli.rules.changes import differences
 from connect.model import ExpectedAction, Ruleset
 from connect.model.facts import ReportedEvent
 

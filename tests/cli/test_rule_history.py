@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connect.cli.doctor import diagnose
+from connect.cli.health.doctor import diagnose
 from connect.cli.output import Exit
 from connect.config import Settings
 from tests.cli.conftest import RULE

@@ -9,7 +9,7 @@ import pytest
 
 from connect.cli.output import Exit
 from connect.cli.remote import remote
-from connect.cli.rule_versions import publish_stored
+from connect.cli.rules.versions import publish_stored
 from tests.cli.shell import RULES, Shell, shell_on
 
 STAYS = "rule cashback stays stopped (by bootstrap at {at} UTC: too much): --revive cashback lets it give again"

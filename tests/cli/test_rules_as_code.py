@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from connect.cli.local_rules import TEMPLATES
 from connect.cli.output import Exit
-from connect.cli.rule_changes import differences
+from connect.cli.rules.changes import differences
+from connect.cli.rules.local import TEMPLATES
 from tests.cli.shell import Shell, shell_on
 
 GREEN = """\
@@ -225,7 +225,7 @@ def test_each_change_is_said_with_its_old_and_its_new_value(old: str, new: str, 
 
 
 def read(text: str):
-    from connect.engine.ruleset.document import read_document
+    from connect.authoring.document import read_document
 
     return msgspec.to_builtins(read_document(text).value)
 

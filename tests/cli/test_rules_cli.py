@@ -10,8 +10,8 @@ import pytest
 
 from connect.cli.output import Exit
 from connect.cli.remote import remote
-from connect.cli.rule_changes import differences
-from connect.cli.rule_versions import publish_over
+from connect.cli.rules.changes import differences
+from connect.cli.rules.versions import publish_over
 from tests.cli.shell import Shell, shell_on
 
 ONE_MORE = """\

@@ -17,11 +17,11 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from connect.cli.doctor import diagnose
-from connect.cli.processes import ProcessTree
-from connect.cli.run import Running, banner
-from connect.cli.run_file import NAME, told, with_run
-from connect.cli.status import look
+from connect.cli.health.doctor import diagnose
+from connect.cli.health.status import look
+from connect.cli.run.everything import Running, banner
+from connect.cli.run.processes import ProcessTree
+from connect.cli.run.run_file import NAME, told, with_run
 from connect.config import Settings
 from connect.store.embedded import running_url
 from tests.cli.shell import Shell

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from connect.cli.status import age, look
+from connect.cli.health.status import age, look
 from connect.config import Settings
 from connect.errors import InvalidEvent
-from connect.store.dead import Dead, keep_dead
+from connect.store.dead_letters import Dead, keep_dead
 from connect.store.targets import pause
 from tests.conftest import free_port
 

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from connect.demo.journey import BASKETS, EVENTS, REDEMPTIONS, cents, events, table
-from connect.demo.made_up import REFUNDS, Referrers, refunds
+from connect.demo.synthetic import REFUNDS, Referrers, refunds
 from connect.model import ReportedEvent
 
 pytestmark = pytest.mark.whole

@@ -17,13 +17,13 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
-from connect.cli.demo import share_out
-from connect.cli.run import SANDBOX_TARGETS
+from connect.authoring import read_and_check, run_tests
+from connect.cli.run.demo import share_out
+from connect.cli.run.everything import SANDBOX_TARGETS
 from connect.demo.journey import EVENTS, SOURCE, events
 from connect.demo.recount import EXACT, OF_BASKETS, OF_COUPONS, Expected, Recount, recount
 from connect.demo.report import Given, compare, summary
 from connect.engine.index import Rulebook
-from connect.engine.ruleset import read_and_check, run_tests
 from connect.engine.simulate import Simulation
 from connect.model import EconomicEvent, ReportedEvent, RewardAction, Ruleset
 

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
-from connect.dispatch.lifecycle import Answer, Outcome
 from connect.dispatch.targets import Transport, open_transport
+from connect.lifecycle import Answer, Outcome
 from connect.model import ClaimedCommand
 from tests.dispatch.stand_in import command, target_at
 

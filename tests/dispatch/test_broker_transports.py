@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from connect.dispatch.lifecycle import Accepted, Completed, Misconfigured, Outcome, Retriable
+from connect.lifecycle import Accepted, Completed, Misconfigured, Outcome, Retriable
 from tests.brokers import STAND_INS, BrokerStandIn, standing_in_for
 from tests.dispatch.sending import commands, outcomes, sending_to
 from tests.dispatch.stand_in import command

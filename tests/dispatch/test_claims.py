@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from connect.dispatch.lifecycle import Accepted, Completed, Outcome, Retriable, settle
+from connect.lifecycle import Accepted, Completed, Outcome, Retriable, settle
 from connect.model import ClaimedCommand, DispatchAttempt, Settlement
 from connect.store import claims
 from connect.store.actions import read_attempts

@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from connect.dispatch.command import sign, signing_key
-from connect.dispatch.lifecycle import Accepted, Completed, Misconfigured, Outcome, Refused, Retriable
 from connect.dispatch.targets import open_transport
+from connect.lifecycle import Accepted, Completed, Misconfigured, Outcome, Refused, Retriable
 from connect.model import ClaimedCommand
 from tests.conftest import eventually
 from tests.dispatch.stand_in import add_actions, body_of, command, count_of, dispatching, standing_in, target_at

@@ -15,9 +15,9 @@ import pytest
 from aiohttp import web
 
 from connect.dispatch.command import sign, signing_key
-from connect.dispatch.lifecycle import Accepted, Answer, Completed, Misconfigured, Refused, Retriable, outcome_name
 from connect.dispatch.targets.http import REPLY_BYTES_MAX, HttpTransport, outcome_of, retry_after_s
 from connect.errors import SettingsError
+from connect.lifecycle import Accepted, Answer, Completed, Misconfigured, Refused, Retriable, outcome_name
 from tests.conftest import free_port
 from tests.dispatch.stand_in import Behaviour, StandIn, answer, command, standing_in, target_at
 

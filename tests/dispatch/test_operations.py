@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from connect.dispatch import operating
-from connect.dispatch.lifecycle import allowed
 from connect.engine.index import Rulebook
 from connect.errors import CountChanged, Invalid, NotAllowedNow, NotFound
+from connect.lifecycle import allowed
 from connect.model import ActionStatus, Operation, RewardAction, Ruleset
 from connect.store.actions import ActionFilter
 from connect.store.operations import count_operable

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from connect.dispatch.command import sign, signing_key
-from connect.dispatch.lifecycle import Completed, Misconfigured, Retriable
+from connect.lifecycle import Completed, Misconfigured, Retriable
 from tests.brokers import STAND_INS, Relay, standing_in_for
 from tests.dispatch.sending import PATIENCE_S, SECRET, commands, outcomes, sending_to
 from tests.dispatch.stand_in import StandIn, answer, command, standing_in

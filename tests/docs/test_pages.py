@@ -10,8 +10,8 @@ import aiohttp
 import msgspec
 import pytest
 
+from connect.authoring import read_and_check, review
 from connect.config import load_settings
-from connect.engine.ruleset import read_and_check, review
 from connect.intake.cloudevents import from_structured
 from connect.intake.normalize import Terms, convert_reported, normalize
 from connect.model import Command

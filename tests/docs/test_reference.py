@@ -12,10 +12,10 @@ import asyncpg
 import msgspec
 
 from connect.dispatch.command import headers, signing_key
-from connect.dispatch.lifecycle import Accepted, Completed, Misconfigured, Refused, Retriable
 from connect.dispatch.results import decode_result
 from connect.dispatch.targets.http import outcome_of
 from connect.dispatch.targets.http_batch import outcomes_of
+from connect.lifecycle import Accepted, Completed, Misconfigured, Refused, Retriable
 from connect.model import ClaimedCommand
 from tests.docs.pages import ROOT, read_blocks
 
@@ -33,7 +33,7 @@ def test_the_pages_made_from_the_code_are_up_to_date():
 def test_each_example_of_a_command_is_in_its_help():
     """The parser drops sections that it takes for another style's."""
     page = (ROOT / "docs/reference/cli.md").read_text()
-    texts = [file.read_text() for file in (ROOT / "src/connect/cli").glob("*.py")]
+    texts = [file.read_text() for file in (ROOT / "src/connect/cli").rglob("*.py")]
     examples = [line for text in texts for line in re.findall(r"^    ((?:echo .*\| )?connect [a-z]+ .*)$", text, re.M)]
     assert len(examples) > 30
     assert [line for line in examples if f"    {line}\n" not in page] == []

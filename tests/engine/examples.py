@@ -6,9 +6,9 @@ from uuid import UUID
 
 import msgspec
 
+from connect.authoring import convert_rule
 from connect.engine.decide import State, decide
 from connect.engine.index import Rulebook
-from connect.engine.ruleset import convert_rule
 from connect.model import Decision, EconomicEvent, RewardRule, Ruleset, Unit
 
 OCCURRED = datetime(2026, 11, 22, 10, tzinfo=UTC)

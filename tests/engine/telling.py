@@ -7,9 +7,9 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from connect.authoring import convert_ruleset
 from connect.engine.amounts import format_amount, minus
 from connect.engine.index import Rulebook
-from connect.engine.ruleset import convert_ruleset
 from connect.engine.simulate import Simulation, taken
 from connect.model import Decision, EconomicEvent, RewardAction
 

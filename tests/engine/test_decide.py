@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connect.authoring import convert_rule
 from connect.engine.compile import PARAMS_BYTES_MAX
 from connect.engine.decide import State, claims, decide, link_keys, weigh
-from connect.engine.decide.gifts import EACH_MAX
-from connect.engine.decide.give import ACTIONS_MAX
-from connect.engine.ruleset import convert_rule
+from connect.engine.decide.grant import ACTIONS_MAX
+from connect.engine.decide.payouts import EACH_MAX
 from connect.model import RewardAction
 from tests.engine.examples import CASHBACK, EVENT, NOW, OCCURRED, decided, each, effect, outcomes, paid, rule, rulebook
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from connect.engine.ruleset import check_rule
+from connect.authoring import check_rule
 from connect.model import Ruleset
 from tests.engine.examples import UNITS, decided, effect, outcomes, paid, rule
 

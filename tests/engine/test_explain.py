@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from connect.authoring import read_and_check
 from connect.engine.decide import State, decide
 from connect.engine.explain import HISTORY, Read, compact, expanded, spell_out
 from connect.engine.index import Rulebook
-from connect.engine.ruleset import read_and_check
 from connect.engine.state import Memory
 from connect.intake.normalize import Terms, convert_reported, normalize
 from connect.model import EconomicEvent, Effects

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from connect.cli.local_rules import TEMPLATES
-from connect.engine.ruleset import read_and_check, run_tests
+from connect.authoring import read_and_check, run_tests
+from connect.cli.rules.local import TEMPLATES
 from tests.docs.pages import ROOT, pages, read_blocks
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -20,7 +20,7 @@ IN_DOCS = [
 
 
 def template(name: str) -> str:
-    return (resources.files("connect.cli") / "rule_templates" / f"{name}.yaml").read_text(encoding="utf-8")
+    return (resources.files("connect.cli.rules") / "templates" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def assert_sound(text: str) -> None:
@@ -52,7 +52,7 @@ def test_a_template_is_sound_and_runs_its_own_tests(name: str):
 
 
 def test_each_template_file_can_be_asked_for():
-    files = (resources.files("connect.cli") / "rule_templates").iterdir()
+    files = (resources.files("connect.cli.rules") / "templates").iterdir()
     assert sorted(file.name for file in files) == sorted(f"{name}.yaml" for name in TEMPLATES)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from connect.engine.ruleset import read_and_check
+from connect.authoring import read_and_check
 from connect.intake.live import LiveRules
 from connect.intake.normalize import NormalEvent, Terms, convert_reported, normalize
 from connect.intake.record import Processing, Recorder

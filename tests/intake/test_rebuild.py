@@ -4,8 +4,8 @@ from typing import Any
 
 from connect.intake.live import LiveRules
 from connect.intake.rebuild import Rebuilder
+from connect.store.published_context import restart
 from connect.store.rules import change
-from connect.store.standing import restart
 from tests.intake.rule_model import CASHBACK, HEAD, intake_on, purchase, refund
 
 FIRST = """
@@ -60,7 +60,7 @@ async def test_a_counter_built_anew_comes_to_the_same(pool: Any) -> None:
         after = await intake.stored("counter|")
         assert sum(int(value) for value in after.values()) == sum(int(value) for value in before) + 1001
         assert all(".1|" in key for key in after)
-        assert not intake.rules.rulebook.standing.building
+        assert not intake.rules.rulebook.published.building
 
 
 async def test_a_process_that_stood_still_looks_for_a_publish_before_it_decides(pool: Any) -> None:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from connect.backtest.again import decide_again
+from connect.backtest.reproduce import decide_again
 from connect.intake.backlog import replay
 from connect.store.history import snapshot
 from tests.intake.rule_model import CASHBACK, HEAD, UNDO, Intake, intake_on, purchase, refund

@@ -23,8 +23,8 @@ import pytest
 
 import connect
 from connect.store.embedded import AlreadyOwned, CannotStart, EmbeddedPostgres, running_url
+from connect.store.embedded.data_dir import lives
 from connect.store.embedded.mode import STATE_FOLDER
-from connect.store.embedded.room import lives
 from tests.conftest import eventually
 
 OWNER = """

@@ -200,6 +200,6 @@ async def test_mixed_histories_of_several_processes_differ_in_nothing_and_neithe
         await pool.execute("UPDATE counter SET published_at = published_at - interval '1 minute'")
         while await Rebuilder(pool, intakes[0].rules).tick():
             pass
-        assert intakes[0].rules.rulebook.standing.building == frozenset()
+        assert intakes[0].rules.rulebook.published.building == frozenset()
         async with pool.acquire() as connection:
             assert await wrong_counters(connection, 10_000, "state") == []

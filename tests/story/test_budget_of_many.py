@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from connect.engine.ruleset import read_and_check
+from connect.authoring import read_and_check
 from connect.model import Ruleset
 from tests.chaos.harness import SEED, Cluster, cluster
 from tests.conftest import eventually

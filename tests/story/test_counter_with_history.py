@@ -7,7 +7,7 @@ from random import Random
 import aiohttp
 import pytest
 
-from connect.engine.ruleset import read_and_check
+from connect.authoring import read_and_check
 from connect.model import Ruleset
 from tests.chaos.feeder import Answer, Fact
 from tests.chaos.harness import SEED, Cluster, cluster, meanwhile

@@ -7,8 +7,8 @@ from random import Random
 import aiohttp
 import pytest
 
+from connect.authoring import read_and_check
 from connect.engine.index import Rulebook
-from connect.engine.ruleset import read_and_check
 from connect.model import Ruleset
 from tests.chaos.checker import Observed, illegal_changes, lost_or_doubled_events
 from tests.chaos.feeder import Fact, History

@@ -7,20 +7,8 @@ from typing import Any
 
 from litestar import Litestar
 
-from connect.api import (
-    actions,
-    counters,
-    dead,
-    docs,
-    event_search,
-    events,
-    health,
-    rules,
-    ruleset,
-    schemas,
-    targets,
-    trying,
-)
+from connect.api import actions, counters, docs, event_search, events, health, rules, ruleset, schemas, targets, trying
+from connect.api import dead_letters as dead
 from connect.api.asyncapi import asyncapi_json
 from connect.api.auth import Authenticator, Caller, guard
 from connect.api.openapi import openapi_json

@@ -8,8 +8,8 @@ from msgspec import Struct
 from connect.api.publishing import READING, WRITING
 from connect.api.wire import AnyRequest, caller, read_optional_json, responses, runtime
 from connect.errors import Conflict, Located, NotFound
+from connect.store.published_context import CounterRow, history_size, read_counters
 from connect.store.rules import rebuild_counters
-from connect.store.standing import CounterRow, history_size, read_counters
 
 
 class Rebuild(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 from connect.api.wire import AnyRequest, caller, runtime
-from connect.engine.ruleset import RuleProblem, StoryReport, check_ruleset, run_tests
+from connect.authoring import RuleProblem, StoryReport, check_ruleset, run_tests
 from connect.errors import InvalidRuleset, Located, RedTests, VersionStale
 from connect.model import Ruleset, RulesetVersion
 from connect.store.rules import change, live_version, read_version

@@ -30,8 +30,8 @@ from connect.api.wire import (
     rulebook,
     runtime,
 )
+from connect.authoring import RuleProblem, check_rule, convert_rule
 from connect.dispatch.operating import stop_pending
-from connect.engine.ruleset import RuleProblem, check_rule, convert_rule
 from connect.errors import Conflict, Invalid, Located, NotFound
 from connect.jsonvalue import is_object
 from connect.model import RewardRule, Ruleset, RulesetVersion

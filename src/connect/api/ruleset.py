@@ -34,7 +34,7 @@ from connect.api.wire import (
     responses,
     runtime,
 )
-from connect.engine.ruleset import read_and_check, write_yaml
+from connect.authoring import read_and_check, write_yaml
 from connect.errors import MediaTypeRefused, NotFound
 from connect.model import Ruleset, RulesetVersion
 from connect.store.page import LIMIT_DEFAULT

@@ -17,7 +17,7 @@ from connect.model import ZonedTime
 from connect.store import targets
 from connect.store.actions import ActionFilter
 from connect.store.operations import count_operable
-from connect.store.targets import Gate, LaneCounts, Standing
+from connect.store.targets import Gate, LaneCounts, LaneHealth
 
 
 class TargetLane(Struct, kw_only=True):
@@ -28,7 +28,7 @@ class TargetLane(Struct, kw_only=True):
     """Whether this process's settings name it; what none names waits."""
     transport: str | None
     """The scheme of its url."""
-    status: Standing
+    status: LaneHealth
     paused_at: datetime | None = None
     paused_by: str | None = None
     failures: int = 0

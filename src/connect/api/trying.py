@@ -21,9 +21,9 @@ from connect.api.wire import (
     rulebook,
     runtime,
 )
+from connect.authoring import RuleProblem, check_ruleset, convert_rule, convert_ruleset, review
 from connect.engine.explain import SpelledOut, spell_out
 from connect.engine.index import Rulebook
-from connect.engine.ruleset import RuleProblem, check_ruleset, convert_rule, convert_ruleset, review
 from connect.errors import Invalid, Located, MediaTypeRefused
 from connect.intake.deciding import dry_run as trial
 from connect.intake.normalize import Terms, convert_reported, decode_any, normalize
@@ -131,10 +131,10 @@ def _candidate(rules: Any, book: Rulebook) -> Rulebook:
     else:
         document = replace(live, rules=[convert_rule(rule) for rule in (rules if is_array(rules) else [rules])])
     refuse_errors(check_ruleset(document), "the rules to try")
-    candidate = Rulebook.compile(0, document, {}, book.standing)
+    candidate = Rulebook.compile(0, document, {}, book.published)
     known = {counter.id for counter in book.counters.values()}
     new = {counter.id for counter in candidate.counters.values()} - known
-    return candidate.standing_as(replace(book.standing, building=book.standing.building | new))
+    return candidate.published_as(replace(book.published, building=book.published.building | new))
 
 
 ROUTES = [check, dry_run]

@@ -16,8 +16,8 @@ from connect.engine.index import Rulebook
 from connect.errors import BadRequest, BodyTooLarge, Invalid, Located, MediaTypeRefused
 from connect.intake.normalize import decode_any
 from connect.jsonvalue import is_array, is_object
-from connect.misfits import in_a_sentence, misfits
 from connect.store.page import LIMIT_DEFAULT, LIMIT_MAX
+from connect.validation import in_a_sentence, mismatches
 
 T = TypeVar("T")
 _from_query = partial(msgspec.convert, strict=False)
@@ -146,7 +146,7 @@ def convert(document: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        found = misfits(document, kind)
+        found = mismatches(document, kind)
         raise Invalid(in_a_sentence(found), errors=found) from error
 
 
@@ -171,7 +171,7 @@ def read_query(request: AnyRequest, kind: type[T]) -> T:
     try:
         return _from_query(values, kind)
     except msgspec.ValidationError as error:
-        found = misfits(values, kind, _from_query)
+        found = mismatches(values, kind, _from_query)
         raise Invalid(f"query {in_a_sentence(found)}", errors=found) from error
 
 

@@ -18,23 +18,23 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from connect.backtest.beginning import Beginning, as_it_stood, work_out
-from connect.backtest.fields import fields_read
-from connect.backtest.people import People
-from connect.backtest.tally import Key, Tally
+from connect.backtest.opening_state import Beginning, as_it_stood, work_out
+from connect.backtest.operator_actions import People
+from connect.backtest.projection import fields_read
+from connect.backtest.totals import Key, Tally
 from connect.engine.amounts import format_amount, minus, plus
 from connect.engine.compile import budget_key
 from connect.engine.decide import link_keys
-from connect.engine.index import Rulebook, Standing
+from connect.engine.index import PublishedContext, Rulebook
 from connect.engine.periods import FIRST, LAST
+from connect.engine.requirements import requirements
 from connect.engine.simulate import Matters, Simulation
-from connect.engine.standing import promises
 from connect.engine.state import ZERO, StateValue
 from connect.model import Decision, EconomicEvent, RewardAction, Ruleset
 from connect.store import history, state
 from connect.store.events import read_events
 from connect.store.history import Past, Then
-from connect.store.standing import read_counters, read_standing
+from connect.store.published_context import read_counters, read_published_context
 
 Progress = Callable[[int], None]
 """Hears how many more events are done."""
@@ -69,9 +69,9 @@ async def compare(
 ) -> Compared:  # fmt: skip
     """On a connection of `store.history.snapshot`; `since` FIRST for the whole history."""
     begun = time.perf_counter()
-    standing = await read_standing(connection)
-    paths = {*standing.reversal_paths, *promises(candidate).paths}
-    rulebook = Rulebook.compile(0, candidate, {}, Standing(reversal_paths=tuple(paths)))
+    published = await read_published_context(connection)
+    paths = {*published.reversal_paths, *requirements(candidate).paths}
+    rulebook = Rulebook.compile(0, candidate, {}, PublishedContext(reversal_paths=tuple(paths)))
     backtest = _Backtest(connection, rulebook, since, undo)
     await backtest.prepare()
     earlier = await backtest.count_earlier()
@@ -126,7 +126,7 @@ class _Backtest:
         self._since_version = {row.id: row.since_version for row in await read_counters(self._connection)}
 
     def _reversing(self) -> set[str]:
-        return {path.event_type for path in self._rulebook.standing.reversal_paths}
+        return {path.event_type for path in self._rulebook.published.reversal_paths}
 
     def _note_originals(self, past: Past) -> None:
         for found, (status, attempts, failure, reversed_) in past.originals.items():
@@ -137,7 +137,7 @@ class _Backtest:
         if self.since == FIRST:
             return 0
         document = self._rulebook.document
-        counting = Rulebook(0, document, (), self._rulebook.standing)
+        counting = Rulebook(0, document, (), self._rulebook.published)
         patterns = {counter.event_type for counter in document.counters.values()} | self._reversing()
         done = 0
         self.simulation.rulebook = counting

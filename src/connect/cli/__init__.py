@@ -16,32 +16,38 @@ Settings come from connect.toml and CONNECT_* variables.
 
 COMMANDS = {
     "run": (
-        "connect.cli.run:run",
+        "connect.cli.run.everything:run",
         "Everything on this machine: database, API, worker, and stand-in targets if none is set.",
     ),
     "demo": (
-        "connect.cli.demo:demo",
+        "connect.cli.run.demo:demo",
         "The same with real shopping baskets reported as events, checked against a recount.",
     ),
-    "api": ("connect.cli.serve:api", "Serve the HTTP API."),
-    "worker": ("connect.cli.serve:worker", "Decide what is queued and dispatch what is due."),
+    "api": ("connect.cli.run.serve:api", "Serve the HTTP API."),
+    "worker": ("connect.cli.run.serve:worker", "Decide what is queued and dispatch what is due."),
     "sandbox": (
-        "connect.cli.serve:sandbox",
+        "connect.cli.run.serve:sandbox",
         "Stand-in Points, NFT and Gateway services that can be told to misbehave.",
     ),
-    "migrate": ("connect.cli.serve:migrate", "Bring the database's schema to the newest version."),
+    "migrate": ("connect.cli.run.serve:migrate", "Bring the database's schema to the newest version."),
     "doctor": (
-        "connect.cli.doctor:doctor",
+        "connect.cli.health.doctor:doctor",
         "Check database, targets, settings and the tables' invariants; say what to mend.",
     ),
-    "status": ("connect.cli.status:status", "Processes, lanes, oldest due, what needs a person; exit 1 if unhealthy."),
-    "keys": ("connect.cli.keys:app", "Create, list and revoke API keys."),
-    "rules": ("connect.cli.rules:app", "Rules as code: write, check, test, compare, apply, stop."),
-    "events": ("connect.cli.events:app", "Send, import, explain and replay events."),
-    "actions": ("connect.cli.actions:app", "List, retry, cancel, approve and reject reward actions."),
-    "dead": ("connect.cli.dead:app", "List, show, mend and replay what a bus brought and could not be recorded."),
-    "targets": ("connect.cli.targets:app", "List, pause, resume and recover targets."),
-    "receiver": ("connect.cli.receiver:app", "Check a service that receives commands against the contract."),
+    "status": (
+        "connect.cli.health.status:status",
+        "Processes, lanes, oldest due, what needs a person; exit 1 if unhealthy.",
+    ),
+    "keys": ("connect.cli.operate.keys:app", "Create, list and revoke API keys."),
+    "rules": ("connect.cli.rules.app:app", "Rules as code: write, check, test, compare, apply, stop."),
+    "events": ("connect.cli.events.app:app", "Send, import, explain and replay events."),
+    "actions": ("connect.cli.operate.actions:app", "List, retry, cancel, approve and reject reward actions."),
+    "dead": (
+        "connect.cli.operate.dead_letters:app",
+        "List, show, mend and replay what a bus brought and could not be recorded.",
+    ),
+    "targets": ("connect.cli.operate.targets:app", "List, pause, resume and recover targets."),
+    "receiver": ("connect.cli.operate.receiver:app", "Check a service that receives commands against the contract."),
 }
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from pyarrow.parquet import ParquetFile
 
-from connect.demo.made_up import REFUNDS, Event, Referrers, place, with_refunds
+from connect.demo.synthetic import REFUNDS, Event, Referrers, place, with_refunds
 
 Frame: TypeAlias = Any
 Series: TypeAlias = Any

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from connect.dispatch.lifecycle import RETRY_AFTER_CAP_S, Misconfigured, Outcome, Refused, Retriable, is_fault, storable
+from connect.lifecycle import RETRY_AFTER_CAP_S, Misconfigured, Outcome, Refused, Retriable, is_fault, storable
 from connect.model import Target
 from connect.store import targets
 from connect.store.targets import Gate, Health

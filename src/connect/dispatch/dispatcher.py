@@ -20,7 +20,9 @@ from msgspec import Struct
 
 from connect.dispatch.breaker import Gates, Sent
 from connect.dispatch.lane import Lane
-from connect.dispatch.lifecycle import (
+from connect.dispatch.targets import open_transport
+from connect.failpoint import reach
+from connect.lifecycle import (
     REASON_CHARACTERS_MAX,
     RETRY_AFTER_CAP_S,
     Answer,
@@ -31,8 +33,6 @@ from connect.dispatch.lifecycle import (
     settle,
     storable,
 )
-from connect.dispatch.targets import open_transport
-from connect.failpoint import reach
 from connect.model import ClaimedCommand, DispatchAttempt, Settlement, Target
 from connect.store import claims
 from connect.store.targets import leave_probes

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from connect.engine.decide import keys_given_back
-from connect.engine.decide.take_back import give_back
+from connect.engine.decide.reversal import give_back
 from connect.engine.index import Rulebook
 from connect.engine.state import Memory
 from connect.errors import CountChanged

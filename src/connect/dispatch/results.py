@@ -6,8 +6,8 @@ from uuid import UUID
 
 import msgspec
 
-from connect.dispatch.lifecycle import report
 from connect.errors import Conflict, ConnectError, Invalid, Located, NotFound, TargetMismatch
+from connect.lifecycle import report
 from connect.model import Disposition, ResultReport, RewardAction
 from connect.store.actions import release
 from connect.store.pool import Connection

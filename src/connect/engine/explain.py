@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from connect.engine.compile import CompiledRule, compile_rule
 from connect.engine.counters import recorded
-from connect.engine.decide.gifts import clipped
+from connect.engine.decide.payouts import clipped
 from connect.engine.expression import Activation, make_activation
 from connect.engine.links import event_values
 from connect.model import EconomicEvent, Outcome, RewardRule, Ruleset, RuleTrace

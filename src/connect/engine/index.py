@@ -23,7 +23,7 @@ NEAREST_LIKENESS = 0.75
 """Of difflib's ratio: a slip in a word or two, not merely the same last part (`order.completed`)."""
 
 
-class Standing(Struct, frozen=True):
+class PublishedContext(Struct, frozen=True):
     """What the store knows beside the document: what was ever promised, and since when things are measured."""
 
     reversal_paths: tuple[LinkPath, ...] = ()
@@ -65,18 +65,22 @@ class Rulebook:
     """A ruleset version, compiled. Immutable but for its bounded memories; shared by everything in a process."""
 
     def __init__(
-        self, version: int, document: Ruleset, rules: tuple[CompiledRule, ...], standing: Standing | None = None
+        self,
+        version: int,
+        document: Ruleset,
+        rules: tuple[CompiledRule, ...],
+        published: PublishedContext | None = None,
     ) -> None:
         self.version = version
         self.document = document
-        self.standing = standing or Standing()
+        self.published = published or PublishedContext()
         self.zone = _zone(document.timezone)
         self.rules = {compiled.rule.key: compiled for compiled in rules}
         self.counters = {
-            name: compile_counter(name, counter, document.timezone, self.standing.generations)
+            name: compile_counter(name, counter, document.timezone, self.published.generations)
             for name, counter in document.counters.items()
         }
-        self._paths = _paths_of(rules, self.counters, self.standing)
+        self._paths = _paths_of(rules, self.counters, self.published)
         self.known_types = frozenset(
             [compiled.rule.event_type for compiled in rules]
             + [counter.event_type for counter in document.counters.values()]
@@ -93,20 +97,24 @@ class Rulebook:
 
     @classmethod
     def compile(
-        cls, version: int, document: Ruleset, rule_versions: Mapping[str, int], standing: Standing | None = None
+        cls,
+        version: int,
+        document: Ruleset,
+        rule_versions: Mapping[str, int],
+        published: PublishedContext | None = None,
     ) -> "Rulebook":
         """Compiles every rule of `document`; never fails for a rule's sake, so that a stored ruleset always starts.
 
         `rule_versions` gives each rule's own version by key; a rule it does not name (a draft's) has version 1.
         """
         rules = (compile_rule(rule, document, rule_versions.get(rule.key, 1)) for rule in document.rules)
-        return cls(version, document, tuple(rules), standing)
+        return cls(version, document, tuple(rules), published)
 
-    def standing_as(self, standing: Standing) -> "Rulebook":
+    def published_as(self, published: PublishedContext) -> "Rulebook":
         """The same rules among what the store knows now."""
         again = copy.copy(self)
-        again.standing = standing
-        again._paths = _paths_of(tuple(self.rules.values()), self.counters, standing)
+        again.published = published
+        again._paths = _paths_of(tuple(self.rules.values()), self.counters, published)
         again._plans = {}
         return again
 
@@ -161,9 +169,9 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def _paths_of(
-    rules: tuple[CompiledRule, ...], counters: Mapping[str, CompiledCounter], standing: Standing
+    rules: tuple[CompiledRule, ...], counters: Mapping[str, CompiledCounter], published: PublishedContext
 ) -> tuple[LinkPath, ...]:
-    paths = {*standing.reversal_paths}
+    paths = {*published.reversal_paths}
     paths |= {compiled.reversal for compiled in rules if compiled.reversal is not None}
     paths |= {counter.link for counter in counters.values() if counter.link is not None}
     return tuple(sorted(paths, key=repr))

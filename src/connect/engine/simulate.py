@@ -32,7 +32,7 @@ from connect.engine.decide import (
     undone_early,
     weigh,
 )
-from connect.engine.decide.take_back import give_back, rules_behind
+from connect.engine.decide.reversal import give_back, rules_behind
 from connect.engine.index import Rulebook
 from connect.engine.limits import Periods, Slot, parties, slots_of
 from connect.engine.links import Link, LinkPath, Original, originals_in, reversers_in, with_original

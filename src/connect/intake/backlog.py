@@ -118,7 +118,7 @@ async def replay(
     """
     async with connection.transaction():
         events = await lock_for_replay(connection, event_ids)
-        if rulebook.standing.building and any(event.status == "decided" for event in events):
+        if rulebook.published.building and any(event.status == "decided" for event in events):
             raise Conflict("counters are being built from history: replay decided events once that is done")
         given = await given_rules(connection, event_ids)
         behind = {

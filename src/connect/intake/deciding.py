@@ -253,7 +253,7 @@ class _Loading:
 
     def _is_stale(self, slot: Slot, row: rows.LockedRow) -> bool:
         """Whether the row may have missed what was given: it is new, or from before its limit was followed by all."""
-        since = self._rulebook.standing.meters_since.get(slot.meter.definition)
+        since = self._rulebook.published.meters_since.get(slot.meter.definition)
         return row.computed_at is None or since is None or row.computed_at < since + rows.PUBLISH_LAG
 
     async def _work_out(self, stale: Sequence[Slot], fresh: set[str]) -> None:

@@ -4,10 +4,10 @@ import asyncio
 import time
 from typing import Any
 
-from connect.engine.index import Rulebook, Standing
+from connect.engine.index import PublishedContext, Rulebook
 from connect.model import Ruleset, RulesetVersion
+from connect.store.published_context import read_building, read_published_context
 from connect.store.rules import live_version, read_version
-from connect.store.standing import read_building, read_standing
 from connect.telemetry import log
 
 STALE_AFTER_S = 2.0
@@ -36,28 +36,28 @@ class LiveRules:
     async def refresh(self) -> None:
         """Takes over the live version if it is another one. Raises what the database raises.
 
-        Document and standing are read as of one moment. A process that published calls this itself, so that its next
-        event is decided by what it just published.
+        Document and published context are read as of one moment. A process that published calls this itself, so that
+        its next event is decided by what it just published.
         """
         looked_at = time.monotonic()
         async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
             version = await live_version(connection)
             building = frozenset(await read_building(connection))
             if version != self.rulebook.version:
-                await self._use(await read_version(connection, version), await read_standing(connection))
-            elif building != self.rulebook.standing.building:
-                self.rulebook = self.rulebook.standing_as(await read_standing(connection))
+                await self._use(await read_version(connection, version), await read_published_context(connection))
+            elif building != self.rulebook.published.building:
+                self.rulebook = self.rulebook.published_as(await read_published_context(connection))
         self.looked_at = looked_at
 
-    async def _use(self, published: RulesetVersion, standing: Standing) -> None:
+    async def _use(self, version: RulesetVersion, published: PublishedContext) -> None:
         """Compiling happens in a thread: thousands of rules take seconds, and events come in meanwhile."""
         compiled = await asyncio.to_thread(
-            Rulebook.compile, published.version, published.document, published.rule_versions, standing
+            Rulebook.compile, version.version, version.document, version.rule_versions, published
         )
         if compiled.version < self.rulebook.version:
             return  # a later publish was compiled faster
         self.rulebook = compiled
-        log.info("rules.live", version=published.version, rules=len(published.document.rules))
+        log.info("rules.live", version=version.version, rules=len(version.document.rules))
 
     async def follow(self) -> None:
         """Runs until cancelled; a database that is away is tried again at the next tick."""

@@ -20,8 +20,8 @@ from msgspec import Struct
 
 from connect.errors import ConnectError, EventAhead, EventTooOld, InvalidEvent, Located, NotJson, SourceMismatch
 from connect.jsonvalue import JsonObject, is_array, is_object
-from connect.misfits import child, in_a_sentence, misfits, pointed
 from connect.model import EconomicEvent, Effects, ReportedEvent
+from connect.validation import child, in_a_sentence, mismatches, pointed
 
 DEFAULT_SOURCE = "default"
 DEPTH_MAX = 32
@@ -76,7 +76,7 @@ def decode_reported(body: bytes) -> ReportedEvent:
             document = decode_any(body)
         except InvalidEvent:
             raise first from None
-        raise invalid_event(misfits(document, ReportedEvent) or first.errors) from first
+        raise invalid_event(mismatches(document, ReportedEvent) or first.errors) from first
 
 
 def given_id(item: Any) -> str | None:
@@ -93,7 +93,7 @@ def convert_reported(document: Any) -> ReportedEvent:
     try:
         return _guarded(_convert_reported, document)
     except InvalidEvent as first:
-        raise invalid_event(misfits(document, ReportedEvent) or first.errors) from first
+        raise invalid_event(mismatches(document, ReportedEvent) or first.errors) from first
 
 
 def _convert_reported(document: Any) -> ReportedEvent:

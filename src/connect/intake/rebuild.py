@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from connect.engine.counters import CompiledCounter, Counted, apply, counted, keys_changed
-from connect.engine.decide.uncount import uncounted, undone_early
+from connect.engine.decide.counter_reversal import uncounted, undone_early
 from connect.engine.expression import make_activation
 from connect.engine.index import Rulebook
 from connect.engine.links import (
@@ -32,7 +32,7 @@ from connect.intake.live import LiveRules
 from connect.model import EconomicEvent
 from connect.store import state
 from connect.store.events import read_events
-from connect.store.standing import advance, events_to_count, finish, lock_building
+from connect.store.published_context import advance, events_to_count, finish, lock_building
 from connect.telemetry import log
 
 CHUNK = 500
@@ -60,7 +60,7 @@ class Rebuilder:
     async def tick(self) -> bool:
         """Counts one chunk; says whether there was anything to do."""
         rulebook = self._rules.rulebook
-        if not rulebook.standing.building:
+        if not rulebook.published.building:
             return False
         async with self._pool.acquire() as connection, connection.transaction():
             building = await lock_building(connection)

@@ -21,7 +21,7 @@ from connect.model.actions import (
     RewardAction,
     Settlement,
 )
-from connect.model.dead import DeadEvent, DeadKind
+from connect.model.dead_letters import DeadEvent, DeadKind
 from connect.model.decisions import Decision, Exposure, Outcome, RuleTrace, TakenBack, Warning_
 from connect.model.facts import EconomicEvent, Effects, EventStatus, ReportedEvent
 from connect.model.rules import (

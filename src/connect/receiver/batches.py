@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from connect.dispatch.lifecycle import Refused
+from connect.lifecycle import Refused
 from connect.receiver.balances import Balances
 from connect.receiver.caller import Caller
 from connect.receiver.findings import Finding, fail, is_taken, ok, read_as, warn

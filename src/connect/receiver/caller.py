@@ -14,9 +14,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from connect.dispatch.command import headers
-from connect.dispatch.lifecycle import Outcome, Retriable
 from connect.dispatch.targets.http import outcome_of, read_reply, retry_after_s
 from connect.dispatch.targets.http_batch import envelope, envelope_id, outcomes_of
+from connect.lifecycle import Outcome, Retriable
 from connect.model import ClaimedCommand, Command, CommandEvent, CommandRule
 
 USER_PREFIX: Final = "connect-check-"

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from connect.dispatch.lifecycle import Accepted, Completed, Misconfigured, Outcome, Refused
+from connect.lifecycle import Accepted, Completed, Misconfigured, Outcome, Refused
 
 Level = Literal["ok", "warn", "fail"]
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from connect.dispatch.lifecycle import Accepted, Completed, Misconfigured, Outcome, Refused, Retriable
+from connect.lifecycle import Accepted, Completed, Misconfigured, Outcome, Refused, Retriable
 from connect.receiver.balances import Balances
 from connect.receiver.caller import Caller, Said
 from connect.receiver.findings import Finding, fail, is_taken, ok, read_as, warn

@@ -3,7 +3,7 @@
 import time
 from typing import Any, Final
 
-from connect.dispatch.lifecycle import Refused
+from connect.lifecycle import Refused
 from connect.receiver.balances import Balances
 from connect.receiver.caller import Caller, Said
 from connect.receiver.findings import Finding, fail, is_taken, ok, read_as, warn

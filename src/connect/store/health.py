@@ -16,7 +16,7 @@ from connect.store.events import EVENT_COLUMNS, to_event
 from connect.store.invariants import CHECKS, Check
 from connect.store.pool import Connection
 from connect.store.recount import wrong_counters, wrong_limits
-from connect.store.targets import Standing, read_gates
+from connect.store.targets import LaneHealth, read_gates
 
 STATEMENT_TIMEOUT_S = 5
 """A check that takes longer is given up and said to be: looking must not slow down what it looks at."""
@@ -174,7 +174,7 @@ class Lane(Struct, kw_only=True):
 
     target: str
     configured: bool
-    standing: Standing = "closed"
+    standing: LaneHealth = "closed"
     """Of its breaker, or paused."""
     paused_by: str | None = None
     due: int = 0

@@ -2,7 +2,7 @@
 
 Each leaves an audit row: who (`actor`), the note, the filter and the count.
 
-The guards say in SQL what `dispatch.lifecycle.allowed` says in Python; a test holds the two together.
+The guards say in SQL what `lifecycle.allowed` says in Python; a test holds the two together.
 """
 
 from collections.abc import Sequence

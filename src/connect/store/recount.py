@@ -33,8 +33,8 @@ from connect.model import EconomicEvent, Ruleset
 from connect.store import state
 from connect.store.events import EVENT_COLUMNS, to_event
 from connect.store.pool import Connection
+from connect.store.published_context import read_counters, read_published_context
 from connect.store.rules import live_version, read_version
-from connect.store.standing import read_counters, read_standing
 
 DEFINITION_PARTS = 7
 """Of a limit's key: `limit`, rule, measure, per, about, span, zone; then the period and the subject."""
@@ -91,7 +91,7 @@ async def wrong_limits(connection: Connection, sample: int, table: str) -> list[
         for meter in compiled.meters
         if meter.every is not None
     }
-    since = rulebook.standing.meters_since
+    since = rulebook.published.meters_since
     followed = [since[name] + state.PUBLISH_LAG for name in meters if name in since]
     rows = await connection.fetch(
         LIMITS.format(state=table), [name for name in meters if name in since], followed, sample
@@ -136,7 +136,7 @@ async def wrong_counters(connection: Connection, sample: int, table: str) -> lis
     counters = {
         counter.id: counter
         for counter in rulebook.counters.values()
-        if counter.id not in rulebook.standing.building and not counter.broken
+        if counter.id not in rulebook.published.building and not counter.broken
     }
     since = {generation_id(row.id, row.generation): row.since_version for row in await read_counters(connection)}
     by_party: dict[tuple[str, str], list[_Row]] = defaultdict(list)
@@ -167,7 +167,7 @@ async def _rulebook(connection: Connection) -> Rulebook:
         live = await read_version(connection, await live_version(connection))
     except NotFound:
         return Rulebook.compile(0, Ruleset(), {})
-    return Rulebook.compile(live.version, live.document, live.rule_versions, await read_standing(connection))
+    return Rulebook.compile(live.version, live.document, live.rule_versions, await read_published_context(connection))
 
 
 def _slot(key: str, meters: Mapping[str, Meter]) -> Slot | None:

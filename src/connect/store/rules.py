@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from connect.engine.standing import promises
+from connect.engine.requirements import requirements
 from connect.errors import NotFound, VersionStale
 from connect.model import RewardRule, Ruleset, RulesetVersion
 from connect.store.pool import Connection
-from connect.store.standing import keep_promises, restart
+from connect.store.published_context import keep_requirements, restart
 from connect.store.stops import end_stops, record_stop, standing_stops
 
 LIVE = "SELECT version FROM ruleset_live"
@@ -169,7 +169,7 @@ async def _make_live(connection: Connection, version: int, document: Ruleset, au
     numbers = await _number_rules(connection, version, document)
     await connection.execute(MARK_PUBLISHED, version, numbers, note)
     await connection.execute(SET_LIVE, version)
-    await keep_promises(connection, promises(document), version)
+    await keep_requirements(connection, requirements(document), version)
     await connection.execute(AUDIT, author, "publish", f"ruleset/{version}", note, {})
     await end_stops(connection, document, version, author, note)
     return await read_version(connection, version)

@@ -17,7 +17,7 @@ FAILURES_TO_OPEN = 10
 OPEN_MAX_S = 60.0
 """The longest while between two probes."""
 
-Standing = Literal["closed", "open", "half_open", "paused"]
+LaneHealth = Literal["closed", "open", "half_open", "paused"]
 """closed: commands flow; open: none before `open_until`; half_open: one probe decides; paused: by a person."""
 
 
@@ -39,7 +39,7 @@ class Gate(Struct, frozen=True, kw_only=True):
     """The database's time when it was read."""
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> LaneHealth:
         if self.paused_at is not None:
             return "paused"
         if self.open_until is None:

@@ -12,10 +12,10 @@ from connect.brokers import BrokerMisconfigured, BrokerUnavailable, parse_addres
 from connect.config import BusSettings, Settings
 from connect.intake.bus import Bus, Message, open_bus
 from connect.intake.bus.consumer import Consumer
-from connect.intake.bus.facts import Facts, terms_of
+from connect.intake.bus.event_sink import Facts, terms_of
 from connect.intake.live import LiveRules
 from connect.intake.record import Recorder
-from connect.store.dead import DeadFilter, list_dead
+from connect.store.dead_letters import DeadFilter, list_dead
 from tests.brokers import STAND_INS, BrokerStandIn, NatsStandIn, standing_in_for
 from tests.conftest import eventually
 

@@ -13,7 +13,7 @@ from connect.dispatch.results import ResultMessages
 from connect.intake.bus import open_bus
 from connect.intake.bus.consumer import Consumer
 from connect.model import DeadEvent
-from connect.store.dead import DeadFilter, list_dead
+from connect.store.dead_letters import DeadFilter, list_dead
 from tests.brokers import STAND_INS, BrokerStandIn, standing_in_for
 from tests.conftest import eventually
 from tests.dispatch.stand_in import action_of, add_actions

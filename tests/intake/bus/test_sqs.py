@@ -7,9 +7,9 @@ import pytest
 
 from connect.brokers import BrokerMisconfigured, parse_address
 from connect.brokers.address import Address
-from connect.dispatch.lifecycle import Accepted
 from connect.dispatch.targets import open_transport
 from connect.intake.bus import Bus, Message, open_bus
+from connect.lifecycle import Accepted
 from connect.model import Target
 from tests.brokers.sqs import SqsStandIn
 from tests.dispatch.stand_in import command

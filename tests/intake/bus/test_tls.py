@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from connect.brokers import BrokerMisconfigured, parse_address
-from connect.dispatch.lifecycle import Completed, Misconfigured
 from connect.intake.bus import open_bus
+from connect.lifecycle import Completed, Misconfigured
 from tests.brokers.servers import More, Server
 from tests.conftest import free_port
 from tests.dispatch.sending import commands, outcomes, sending_to

@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from connect.brokers import Address, BrokerMisconfigured, BrokerUnavailable, parse_address
 from connect.dispatch.command import headers, signing_key
-from connect.dispatch.lifecycle import Accepted, Answer, Completed, Misconfigured, Outcome, Retriable
 from connect.dispatch.targets.guard import refusal
+from connect.lifecycle import Accepted, Answer, Completed, Misconfigured, Outcome, Retriable
 from connect.model import ClaimedCommand, Target
 
 BATCH_MAX: Final = 100

@@ -19,7 +19,10 @@ from msgspec.structs import replace
 from yarl import URL
 
 from connect.dispatch.command import headers, signing_key
-from connect.dispatch.lifecycle import (
+from connect.dispatch.targets.guard import refusal
+from connect.dispatch.targets.http_batch import envelope, envelope_id, outcomes_of
+from connect.errors import SettingsError
+from connect.lifecycle import (
     REFERENCE_CHARACTERS_MAX,
     Accepted,
     Answer,
@@ -30,9 +33,6 @@ from connect.dispatch.lifecycle import (
     Retriable,
     storable,
 )
-from connect.dispatch.targets.guard import refusal
-from connect.dispatch.targets.http_batch import envelope, envelope_id, outcomes_of
-from connect.errors import SettingsError
 from connect.model import ClaimedCommand, Target
 
 REPLY_BYTES_MAX = 64 * 1024

@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 import msgspec
 from msgspec import Struct
 
-from connect.dispatch.lifecycle import (
+from connect.lifecycle import (
     REASON_CHARACTERS_MAX,
     REFERENCE_CHARACTERS_MAX,
     Accepted,

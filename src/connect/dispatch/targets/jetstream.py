@@ -10,9 +10,9 @@ from nats.js.errors import APIError
 
 from connect.brokers import BrokerMisconfigured, BrokerUnavailable
 from connect.brokers.nats import broker_errors, close_client, ensure_stream, open_client, told
-from connect.dispatch.lifecycle import Misconfigured, Outcome, Retriable
 from connect.dispatch.targets.broker import BrokerTransport, Confirmed, Parcel, Published, await_confirmed
 from connect.errors import SettingsError
+from connect.lifecycle import Misconfigured, Outcome, Retriable
 from connect.model import Target
 
 NO_RESPONDERS: Final = "503"

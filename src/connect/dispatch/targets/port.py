@@ -5,8 +5,8 @@ from importlib import import_module
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from connect.dispatch.lifecycle import Answer
 from connect.errors import SettingsError
+from connect.lifecycle import Answer
 from connect.model import ClaimedCommand, Target
 
 

@@ -9,8 +9,8 @@ from pamqp.commands import Basic
 
 from connect.brokers import BrokerMisconfigured, BrokerUnavailable
 from connect.brokers.rabbitmq import broker_errors, close_connection, ensure_queue, open_connection
-from connect.dispatch.lifecycle import Outcome, Retriable
 from connect.dispatch.targets.broker import BrokerTransport, Confirmed, Parcel, Published, await_confirmed
+from connect.lifecycle import Outcome, Retriable
 from connect.model import Target
 
 PERSISTENT = 2

@@ -7,8 +7,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from connect.brokers.redis import COMMAND_FIELD, broker_errors, is_ours, open_client
-from connect.dispatch.lifecycle import Misconfigured, Retriable
 from connect.dispatch.targets.broker import BrokerTransport, Confirmed, Parcel, Published
+from connect.lifecycle import Misconfigured, Retriable
 from connect.model import Target
 
 

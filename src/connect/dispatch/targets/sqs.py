@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from connect.brokers.sqs import Queue, broker_errors, calls
-from connect.dispatch.lifecycle import Misconfigured, Outcome, Refused, Retriable
 from connect.dispatch.targets.broker import BrokerTransport, Confirmed, Parcel, Published
+from connect.lifecycle import Misconfigured, Outcome, Refused, Retriable
 from connect.model import Target
 
 UNSENDABLE: Final = frozenset({"InvalidMessageContents", "MessageTooLong", "BatchRequestTooLong"})

@@ -15,10 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from connect.engine.counters import keys_changed, keys_read
-from connect.engine.decide.give import Giving, safety_key, usage_of, windows_of
-from connect.engine.decide.state import Cascade, LinkKeys, Reading, State
-from connect.engine.decide.take_back import Taking, keys_given_back
-from connect.engine.decide.uncount import (
+from connect.engine.decide.counter_reversal import (
     Uncounted,
     cascade,
     note,
@@ -27,7 +24,10 @@ from connect.engine.decide.uncount import (
     uncounted_keys,
     undone_early,
 )
-from connect.engine.decide.weigh import Candidate, Weighed, weigh
+from connect.engine.decide.evaluate import Candidate, Weighed, weigh
+from connect.engine.decide.grant import Giving, safety_key, usage_of, windows_of
+from connect.engine.decide.reversal import Taking, keys_given_back
+from connect.engine.decide.state import Cascade, LinkKeys, Reading, State
 from connect.engine.index import Rulebook
 from connect.engine.limits import Slot
 from connect.engine.links import (
@@ -136,7 +136,7 @@ def _read_before(weighed: Weighed) -> dict[str, Any]:
     read: dict[str, Any] = {"counters": _plain(weighed.counters)} if weighed.counters else {}
     if state.counted:
         read["again"] = True
-    building = weighed.rulebook.standing.building
+    building = weighed.rulebook.published.building
     if building and (names := [counter.name for counter in plan.read if counter.id in building]):
         read["building"] = names
     if state.reverses or state.reversers:

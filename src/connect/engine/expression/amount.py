@@ -22,7 +22,7 @@ from fractions import Fraction
 from typing import Final
 
 from connect.engine.expression import cost, environment, names, paths
-from connect.engine.expression.amount_walk import StopError, Walk
+from connect.engine.expression.amount_compiler import StopError, Walk
 from connect.engine.expression.arithmetic import NoNumberError, finished
 from connect.engine.expression.condition import within_cost
 from connect.engine.expression.environment import Activation

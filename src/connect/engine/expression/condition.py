@@ -10,8 +10,8 @@ from connect.engine.expression import cost, environment, names, paths
 from connect.engine.expression.ast import Call, Comprehension, Constant, ListOf, Node, children
 from connect.engine.expression.environment import ELEMENTS_MAX, Activation
 from connect.engine.expression.explain import explain, sentence
+from connect.engine.expression.fast_path import quick
 from connect.engine.expression.problems import ExpressionError, Failed, Missing, Problem, Source
-from connect.engine.expression.quick import quick
 
 _BOOL: Final = cel.Type.BOOL
 _ERROR: Final = cel.Type.ERROR

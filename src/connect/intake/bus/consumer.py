@@ -17,7 +17,7 @@ from connect.brokers import BrokerUnavailable
 from connect.errors import ConnectError
 from connect.intake.bus.port import Bus, Message
 from connect.model import DeadKind
-from connect.store.dead import Dead, keep_dead
+from connect.store.dead_letters import Dead, keep_dead
 from connect.telemetry import BUS_LAG, BUS_MESSAGES, log
 
 BATCH = 500

@@ -19,7 +19,7 @@ from connect.brokers.nats import (
     name_of,
     open_client,
 )
-from connect.intake.bus.arrivals import Arrivals
+from connect.intake.bus.inbox import Arrivals
 from connect.intake.bus.port import Message
 
 ACK_WAIT_S: Final = 30.0

@@ -9,7 +9,7 @@ from aiormq.abc import DeliveredMessage
 
 from connect.brokers import Address, BrokerUnavailable
 from connect.brokers.rabbitmq import broker_errors, close_connection, ensure_queue, open_connection
-from connect.intake.bus.arrivals import Arrivals
+from connect.intake.bus.inbox import Arrivals
 from connect.intake.bus.port import Message
 
 PREFETCH: Final = 1000

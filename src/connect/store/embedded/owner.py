@@ -16,9 +16,9 @@ import asyncpg
 import msgspec
 import structlog
 
+from connect.store.embedded.data_dir import Server, lives, open_log, own, read, room_of, server_lock, with_sockets
 from connect.store.embedded.errors import INSTEAD, CannotStart
 from connect.store.embedded.mode import ENVIRONMENT, Mode, binaries, prefix
-from connect.store.embedded.room import Server, lives, open_log, own, read, room_of, server_lock, with_sockets
 
 STARTS_MAX = 3
 """A server that ends by itself this often is not started again: its log says why."""
