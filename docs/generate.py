@@ -1,9 +1,10 @@
-"""Writes the reference pages that the code itself knows: `python docs/generate.py`, with --check to compare only.
+"""Writes what the code itself knows: the reference pages, and constants that prose names (`--check` only compares).
 
 tests/docs runs --check, so a page that no longer says what the code does fails there.
 """
 
 import ast
+import importlib
 import inspect
 import itertools
 import re
@@ -315,6 +316,38 @@ def cli_page() -> str:
     )
 
 
+# --- constants in prose ---------------------------------------------------------------------------
+
+DOCS = REFERENCE.parent
+CONSTANT = re.compile(r"<!-- constant: ([\w.]+)\.(\w+) -->.*?<!-- end -->", re.DOTALL)
+"""A place in a page that says a constant of the code: `<!-- constant: MODULE.NAME -->as it reads<!-- end -->`."""
+
+
+def with_constants(page: str) -> str:
+    """The page with each constant as it is now. Raises what importing it raises."""
+
+    def now(found: re.Match[str]) -> str:
+        value = getattr(importlib.import_module(found[1]), found[2])
+        return f"<!-- constant: {found[1]}.{found[2]} -->{in_prose(value)}<!-- end -->"
+
+    return CONSTANT.sub(now, page)
+
+
+def in_prose(value: Any) -> str:
+    """A number with thousands marked; steps of names as they are read aloud."""
+    if isinstance(value, tuple):
+        steps = [", ".join(step[:-1]) + f" and {step[-1]}" if len(step) > 1 else step[0] for step in value]
+        return ", then ".join(steps)
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def documents() -> dict[Path, str]:
+    """Every page that has something of the code in it, as it should be."""
+    made = {REFERENCE / name: MADE + make().rstrip() + "\n" for name, make in PAGES.items()}
+    others = {file: file.read_text(encoding="utf-8") for file in sorted(DOCS.rglob("*.md")) if file not in made}
+    return made | {file: with_constants(text) for file, text in others.items() if CONSTANT.search(text)}
+
+
 PAGES = {
     "settings.md": settings_page,
     "problems.md": problems_page,
@@ -326,12 +359,11 @@ PAGES = {
 
 def main(arguments: list[str]) -> int:
     stale: list[str] = []
-    for name, make in PAGES.items():
-        file, text = REFERENCE / name, MADE + make().rstrip() + "\n"
+    for file, text in documents().items():
         if "--check" not in arguments:
             file.write_text(text, encoding="utf-8")
         elif not file.exists() or file.read_text(encoding="utf-8") != text:
-            stale.append(name)
+            stale.append(file.relative_to(DOCS).as_posix())
     if stale:
         print(f"{', '.join(stale)}: no longer what the code says; run `python docs/generate.py`", file=sys.stderr)
     return 1 if stale else 0

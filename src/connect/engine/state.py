@@ -1,8 +1,7 @@
 """State that rules remember: one row a key, locked by the shell before an event is decided.
 
-Keys are text, their parts joined by `|`, whatever a user may have chosen last. Three kinds of keys are locked one after
-the other, each in sorted order: `link|`, then `counter|`, then the claims `budget|`, `limit|` and `safety|`. All
-transactions keep to that order, so none waits for one that waits for it.
+Keys are text, their parts joined by `|`, whatever a user may have chosen last; the first part is the kind. All
+transactions lock by `LOCK_ORDER`, so none waits for one that waits for it.
 """
 
 from collections.abc import Mapping
@@ -15,6 +14,9 @@ from msgspec import Struct
 from connect.engine.amounts import plus
 
 ZERO = Decimal(0)
+
+LOCK_ORDER = (("link",), ("counter",), ("budget", "limit", "safety"))
+"""Kinds of keys by the step that locks them; within a step keys are locked in the sorted order of their bytes."""
 
 
 class StateValue(Struct, frozen=True):
