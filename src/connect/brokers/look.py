@@ -1,15 +1,8 @@
 """What is under an address, without making or changing anything there."""
 
-from importlib import import_module
-from typing import Final
-
 from msgspec import Struct
 
 from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavailable
-from connect.errors import SettingsError
-
-MODULES: Final = {"redis": "redis", "rabbitmq": "rabbitmq", "nats": "nats", "sqs": "sqs"}
-"""By the extra that a broker's client comes with; each module has `look(address)`."""
 
 
 class Look(Struct, frozen=True):
@@ -26,13 +19,7 @@ class Look(Struct, frozen=True):
 async def look(address: Address) -> Look:
     """Connects, looks and leaves. Raises `BrokerUnavailable`, `BrokerMisconfigured`, and `SettingsError` where its
     client is not installed."""
-    try:
-        module = import_module(f"connect.brokers.{MODULES[address.extra]}")
-    except ImportError as error:
-        raise SettingsError(
-            f"{address.shown}: its client is not installed: pip install 'connect-service[{address.extra}]'"
-        ) from error
-    return await module.look(address)
+    return await address.broker.part(address.broker.look, address.shown)(address)
 
 
 __all__ = ["BrokerMisconfigured", "BrokerUnavailable", "Look", "look"]

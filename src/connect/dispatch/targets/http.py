@@ -21,6 +21,7 @@ from yarl import URL
 from connect.dispatch.command import headers, signing_key
 from connect.dispatch.targets.guard import refusal
 from connect.dispatch.targets.http_batch import envelope, envelope_id, outcomes_of
+from connect.dispatch.targets.port import HTTP_SCHEMES
 from connect.errors import SettingsError
 from connect.lifecycle import (
     REFERENCE_CHARACTERS_MAX,
@@ -41,7 +42,6 @@ EXCERPT_CHARACTERS_MAX = 1000
 REASON_EXCERPT_CHARACTERS = 200
 KEEP_ALIVE_S = 4.0
 """Shorter than the 5 s after which common servers close an idle connection: a POST should not meet a closed one."""
-HTTP_SCHEMES = frozenset({"http", "https"})
 
 REFUSED = frozenset({400, 413, 415, 422})
 RETRIABLE = frozenset({408, 409, 425, 429})

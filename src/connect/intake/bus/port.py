@@ -1,13 +1,11 @@
 """The port that every broker's adapter stands behind, and which adapter a url picks."""
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from connect.brokers import Address
-from connect.errors import SettingsError
 
 
 class Message(Struct):
@@ -56,27 +54,9 @@ class Bus(Protocol):
         ...
 
 
-ADAPTERS: Final = {
-    "sqs": ("connect.intake.bus.sqs", "SqsBus"),
-    "redis": ("connect.intake.bus.redis_streams", "RedisStreamBus"),
-    "rediss": ("connect.intake.bus.redis_streams", "RedisStreamBus"),
-    "amqp": ("connect.intake.bus.rabbitmq", "RabbitMqBus"),
-    "amqps": ("connect.intake.bus.rabbitmq", "RabbitMqBus"),
-    "nats": ("connect.intake.bus.jetstream", "JetStreamBus"),
-    "tls": ("connect.intake.bus.jetstream", "JetStreamBus"),
-}
-"""By scheme of the url; imported at first use, so that a broker's client is needed only where it is used."""
-
-
 def open_bus(address: Address, *, reader: str) -> Bus:
     """The adapter for this address, not yet connected. `reader` names this process among those that read with it.
 
     Raises `SettingsError` where the client is not installed.
     """
-    module, name = ADAPTERS[address.scheme]
-    try:
-        return getattr(import_module(module), name)(address, reader)
-    except ImportError as error:
-        raise SettingsError(
-            f"{address.shown}: its client is not installed: pip install 'connect-service[{address.extra}]' ({error})"
-        ) from error
+    return address.broker.part(address.broker.bus, address.shown)(address, reader)
