@@ -41,14 +41,14 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $
 _OCCURRED = "occurred_at >= wanted.start AND occurred_at < wanted.until"
 _LIVE = "reverses IS NULL AND status <> 'cancelled' AND reversed < amount AND (wanted.unit = '' OR unit = wanted.unit)"
 _OF_EVENTS = """FROM (SELECT id FROM event WHERE {mine} AND {occurred} OFFSET 0) AS mine, LATERAL (
-        SELECT * FROM reward_action WHERE event_id = mine.id AND rule_key = wanted.rule_key OFFSET 0) AS action"""
+        SELECT * FROM reward_action WHERE event_id = mine.id OFFSET 0) AS action"""
 _ACTIONS = {
     "recipient": f"""FROM (
         SELECT * FROM reward_action WHERE user_id = wanted.subject AND rule_key = wanted.rule_key OFFSET 0) AS action
         WHERE (wanted.role = '' OR recipient_role = wanted.role) AND {_OCCURRED} AND {_LIVE}""",
     "rule": f"FROM reward_action WHERE rule_key = wanted.rule_key AND {_OCCURRED} AND {_LIVE}",
 } | {
-    scope: f"{_OF_EVENTS.format(mine=mine, occurred=_OCCURRED)} WHERE {_LIVE}"
+    scope: f"{_OF_EVENTS.format(mine=mine, occurred=_OCCURRED)} WHERE rule_key = wanted.rule_key AND {_LIVE}"
     for scope, mine in {
         "actor": "actor_user_id = wanted.subject",
         "subject": "primary_subject_user_id = wanted.subject",
@@ -56,8 +56,9 @@ _ACTIONS = {
             OR parties @> jsonb_build_object(wanted.role, jsonb_build_array(wanted.subject)))""",
     }.items()
 }
-"""The actions that a limit is about. `OFFSET 0` keeps the planner to the index of the subject: by a rule's own index it
-would read all that the rule ever gave, for each subject anew, and it does so where a table has no statistics yet."""
+"""The actions that a limit is about. `OFFSET 0` keeps the planner to the indexes of subject and event: by a rule's own
+index it would read all that the rule ever gave, for each subject or event again, and it does so where a table has no
+statistics or old ones."""
 USED = {
     scope: f"""
 SELECT wanted.key, used.uses, used.amount {_WANTED}, LATERAL (
