@@ -18,7 +18,7 @@ from connect.brokers import parse_address
 from connect.config import Settings
 from connect.dispatch.dispatcher import Dispatcher
 from connect.dispatch.results import ResultMessages
-from connect.engine.compile import budget_key
+from connect.engine.state_keys import budget_key
 from connect.errors import SettingsError
 from connect.intake.backlog import Backlog
 from connect.intake.bus import Bus, open_bus

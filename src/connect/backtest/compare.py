@@ -23,13 +23,13 @@ from connect.backtest.operator_actions import People
 from connect.backtest.projection import fields_read
 from connect.backtest.totals import Key, Tally
 from connect.engine.amounts import format_amount, minus, plus
-from connect.engine.compile import budget_key
 from connect.engine.decide import link_keys
 from connect.engine.index import PublishedContext, Rulebook
 from connect.engine.periods import FIRST, LAST
 from connect.engine.requirements import requirements
 from connect.engine.simulate import Matters, Simulation
 from connect.engine.state import ZERO, StateValue
+from connect.engine.state_keys import budget_key
 from connect.model import Decision, EconomicEvent, RewardAction, Ruleset
 from connect.store import history, state
 from connect.store.events import read_events
@@ -269,7 +269,7 @@ class _Backtest:
         held = self.simulation.memory.values
         return [
             BudgetEnd(
-                budget.name, key.split("|")[2], format_amount(budget.cap),
+                budget.name, budget.unit, format_amount(budget.cap),
                 (held.get(key) or self.beginning.held.get(key, StateValue())).value, self._short_on.get(key),
             )
             for key, budget in sorted(budgets.items())

@@ -17,6 +17,7 @@ from connect.engine.limits import Meter, Periods, Slot, contribution, slots_of
 from connect.engine.periods import FIRST, period
 from connect.engine.simulate import Before, Entries
 from connect.engine.state import StateValue
+from connect.engine.state_keys import budget_key
 from connect.model import EconomicEvent, RewardAction
 from connect.store import history
 from connect.store.history import Then
@@ -90,7 +91,7 @@ async def _budgets(
         return
     names = sorted({budget.name for budget in budgets.values()})
     for (name, unit), amount in (await history.spent_before(connection, since, names, then)).items():
-        key = f"budget|{name}|{unit}"
+        key = budget_key(name, unit)
         if amount and key in budgets:
             closed = budgets[key].closes and await history.was_closed(connection, since, key)
             beginning.held[key] = StateValue(amount, {"closed": True} if closed else None)

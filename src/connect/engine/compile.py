@@ -23,6 +23,7 @@ from connect.engine.expression import (
 )
 from connect.engine.limits import Meter, meters
 from connect.engine.links import LinkPath, link_path
+from connect.engine.state_keys import budget_key
 from connect.engine.variants import CompiledVariants, compile_variants
 from connect.model import Counter, Each, Effect, RewardRule, Ruleset
 
@@ -74,6 +75,7 @@ class CompiledEffect(Struct, frozen=True):
 class CompiledBudget(Struct, frozen=True):
     key: str
     name: str
+    unit: str
     cap: Decimal
     clips: bool
     closes: bool
@@ -167,15 +169,12 @@ def _compile_budget(rule: RewardRule, document: Ruleset) -> CompiledBudget | Non
     return CompiledBudget(
         key=budget_key(name, budget.unit),
         name=name,
+        unit=budget.unit,
         cap=parse_amount(str(budget.cap)),
         clips=rule.budget.when_short == "clip",
         closes=budget.closes,
         refills=budget.refill_on_reversal,
     )
-
-
-def budget_key(name: str, unit: str) -> str:
-    return f"budget|{name}|{unit}"
 
 
 def _compile_effect(effect: Effect, document: Ruleset) -> CompiledEffect:

@@ -23,6 +23,7 @@ from connect.engine.limits import Periods, parties
 from connect.engine.links import LinkPath, matches
 from connect.engine.periods import Step, local, step
 from connect.engine.state import ZERO, Memory, StateValue
+from connect.engine.state_keys import counter_key
 from connect.model import Counter, EconomicEvent
 
 KEPT_PAST_WINDOW = timedelta(days=90)
@@ -145,16 +146,16 @@ def keys_changed(compiled: CompiledCounter, added: Iterable[Counted]) -> list[st
 
 
 def total_key(compiled: CompiledCounter, label: str, subject: str) -> str:
-    return f"counter|{compiled.id}|{label}||{subject}"
+    return counter_key(compiled.id, label, "", subject)
 
 
 def item_key(compiled: CompiledCounter, one: Counted) -> str:
-    return f"counter|{compiled.id}|{one.label}|{one.item}|{one.subject}"
+    return counter_key(compiled.id, one.label, one.item, one.subject)
 
 
 def undone_key(compiled: CompiledCounter, label: str, subject: str) -> str:
     """Where it is noted what was taken out: whoever read the counter with it is judged by that."""
-    return f"counter|{compiled.id}|{label}|undone|{subject}"
+    return counter_key(compiled.id, label, "undone", subject)
 
 
 def apply(compiled: CompiledCounter, added: Iterable[Counted], memory: Memory, *, sign: int = 1) -> None:

@@ -20,6 +20,7 @@ from msgspec import Struct
 from connect.engine.amounts import minus, parse_amount, plus
 from connect.engine.periods import Calendar, Period, period
 from connect.engine.state import ZERO
+from connect.engine.state_keys import limit_definition, limit_key
 from connect.model import EconomicEvent, Limit, RewardAction
 
 Measure = Literal["uses", "amount"]
@@ -83,7 +84,7 @@ def meters(
             what = measure if measure == "uses" else f"amount:{unit}"
             span = f"within:{int(within.total_seconds())}" if within else str(limit.every)
             about = "role" if role_only else "rule"
-            definition = f"limit|{identity}|{what}|{limit.per}|{about}|{span}|{'' if within else zone.key}"
+            definition = limit_definition(identity, what, limit.per, about, span, "" if within else zone.key)
             made.append(
                 Meter(definition, measure, limit.per, role_only, limit.every, within, zone, cap, unit, keys)
             )  # fmt: skip
@@ -119,9 +120,9 @@ class Periods:
 
 def slot(meter: Meter, subject: str, periods: Periods) -> Slot:
     if meter.every is None:
-        return Slot(f"{meter.definition}||{subject}", meter, subject, None)
+        return Slot(limit_key(meter.definition, "", subject), meter, subject, None)
     found = periods.of(meter.every, meter.zone)
-    return Slot(f"{meter.definition}|{found.label}|{subject}", meter, subject, found)
+    return Slot(limit_key(meter.definition, found.label, subject), meter, subject, found)
 
 
 def subjects(meter: Meter, event: EconomicEvent, user_id: str, role: str) -> tuple[str, ...]:

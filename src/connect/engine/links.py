@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from connect.engine.expression import paths
 from connect.engine.state import StateValue
+from connect.engine.state_keys import link_key
 from connect.model import EconomicEvent, RewardAction, SamePath
 
 _json = msgspec.json.Encoder(order="deterministic", decimal_format="number")
@@ -73,7 +74,7 @@ def _key(path: LinkPath, where: str, event: EconomicEvent) -> str | None:
         return None
     source = event.source if path.source == "same" else None
     parts = [path.event_type, path.event, path.original, path.source, source, found]
-    return f"link|{sha256(_json.encode(parts)).hexdigest()[:40]}"
+    return link_key(sha256(_json.encode(parts)).hexdigest()[:40])
 
 
 def _value(where: str, event: EconomicEvent) -> Any:

@@ -1,8 +1,4 @@
-"""State that rules remember: one row a key, locked by the shell before an event is decided.
-
-Keys are text, their parts joined by `|`, whatever a user may have chosen last; the first part is the kind. All
-transactions lock by `LOCK_ORDER`, so none waits for one that waits for it.
-"""
+"""State that rules remember: one row a key (`state_keys`), locked by the shell before an event is decided."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,9 +10,6 @@ from msgspec import Struct
 from connect.engine.amounts import plus
 
 ZERO = Decimal(0)
-
-LOCK_ORDER = (("link",), ("counter",), ("budget", "limit", "safety"))
-"""Kinds of keys by the step that locks them; within a step keys are locked in the sorted order of their bytes."""
 
 
 class StateValue(Struct, frozen=True):

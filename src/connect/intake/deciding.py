@@ -38,6 +38,7 @@ from connect.engine.index import Rulebook
 from connect.engine.limits import Slot
 from connect.engine.links import Link, Original, originals_in, reversers_in
 from connect.engine.state import Memory
+from connect.engine.state_keys import parse_budget_key
 from connect.model import Decision, EconomicEvent, RewardAction
 from connect.store import state as rows
 from connect.store.actions import actions_of_events, lock_actions, lock_actions_of_events, read_cascades, take_back
@@ -261,7 +262,7 @@ class _Loading:
             found = await rows.used(self._connection, stale)
             self._memory.values.update(found)
             self._computed.update(found)
-        budgets = {key: _budget_of(key) for key in fresh if key.startswith("budget|")}
+        budgets = {key: found for key in fresh if (found := parse_budget_key(key))}
         if budgets:
             found = await rows.spent(self._connection, budgets)
             self._memory.values.update(found)
@@ -317,8 +318,3 @@ class _Loading:
 def _reach(reaches: dict[str, rows.Reach], slot: Slot, moment: datetime) -> None:
     found = reaches.setdefault(slot.key, rows.Reach(slot, moment, moment))
     found.first, found.last = min(found.first, moment), max(found.last, moment)
-
-
-def _budget_of(key: str) -> tuple[str, str]:
-    _, name, unit = key.split("|")
-    return name, unit

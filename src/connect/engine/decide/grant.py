@@ -5,6 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
+from connect.engine import state_keys
 from connect.engine.amounts import WHOLE_DIGITS_MAX, format_amount, plus
 from connect.engine.command import action_id
 from connect.engine.compile import CompiledEffect, CompiledRule
@@ -200,7 +201,7 @@ class Giving:
 def safety_key(weighed: Weighed, unit: str) -> str:
     """Of the day of deciding: the rail bounds what leaves in a day, whenever it was earned."""
     zone = weighed.rulebook.zone
-    return f"safety|{unit}|{zone.key}|{local_date(weighed.state.today or weighed.state.now, zone).isoformat()}"
+    return state_keys.safety_key(unit, zone.key, local_date(weighed.state.today or weighed.state.now, zone))
 
 
 def _trace(candidate: Candidate, gave: bool, denials: list[Denial]) -> RuleTrace:

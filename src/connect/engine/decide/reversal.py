@@ -22,6 +22,7 @@ from connect.engine.index import Rulebook
 from connect.engine.limits import Periods, Slot, contribution, slots_of
 from connect.engine.links import Link, event_values
 from connect.engine.state import ZERO, Memory
+from connect.engine.state_keys import budget_key
 from connect.model import ActionStatus, EconomicEvent, ReversalTerms, RewardAction, RuleTrace, TakenBack
 
 UNDO_UNKNOWN = "reverse"
@@ -262,7 +263,7 @@ def give_back(
     for old, new in zip(before, after, strict=True):
         less = minus(live(new), live(old))
         if less and old.budget is not None and old.refills:
-            memory.add(f"budget|{old.budget}|{old.unit}", less)
+            memory.add(budget_key(old.budget, old.unit), less)
 
 
 def _give_back_window(memory: Memory, slot: Slot, event: EconomicEvent, held: Decimal, holds: Decimal) -> None:
@@ -286,7 +287,7 @@ def rules_behind(rulebook: Rulebook, actions: Iterable[RewardAction]) -> list[Co
 
 def keys_given_back(rulebook: Rulebook, event: EconomicEvent, actions: Sequence[RewardAction]) -> list[str]:
     """The keys that `give_back` may change for an event's actions: what must be locked before it."""
-    keys = [f"budget|{one.budget}|{one.unit}" for one in actions if one.budget is not None and one.refills]
+    keys = [budget_key(one.budget, one.unit) for one in actions if one.budget is not None and one.refills]
     for compiled in rules_behind(rulebook, actions):
         given = [(one.user_id, one.recipient_role) for one in actions if one.rule_key in compiled.keys]
         slots = slots_of(compiled.meters, event, given, Periods(event.occurred_at))
