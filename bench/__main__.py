@@ -3,10 +3,10 @@
 import asyncio
 import platform
 
-from bench import backtest, brokers, http, intake, lanes, memory, rule_model
+from bench import backtest, brokers, event_ids, http, intake, lanes, memory, rule_model
 
 print(f"Python {platform.python_version()}, {platform.machine()}\n")
-for part in (memory, intake, brokers, http, rule_model, backtest, lanes):
+for part in (memory, event_ids, intake, brokers, http, rule_model, backtest, lanes):
     print(f"## {(part.__doc__ or '').splitlines()[0]}\n", flush=True)
     asyncio.run(part.main())
     print(flush=True)

@@ -38,7 +38,7 @@ from connect.intake.normalize import Terms, decode_reported, normalize
 from connect.intake.record import Recorder, decided_row
 from connect.model import ClaimedCommand, Target
 from connect.store.embedded import EmbeddedPostgres
-from connect.store.events import record
+from connect.store.events.record import record
 from connect.store.migrate import migrate
 from connect.store.pool import open_pool
 from connect.store.rules import change

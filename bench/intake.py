@@ -25,7 +25,7 @@ from connect.intake.normalize import NormalEvent, Terms, convert_reported, norma
 from connect.intake.record import decided_row
 from connect.model import Effect, RewardRule, Ruleset
 from connect.store.embedded import EmbeddedPostgres
-from connect.store.events import record
+from connect.store.events.record import record
 from connect.store.migrate import migrate
 from connect.store.pool import open_pool
 from connect.store.rules import change

@@ -35,6 +35,7 @@ async def test_the_contracts_example_earns_its_cashback(api: Api) -> None:
         "status": "decided",
         "effects": "all",
         "extensions": {},
+        "occurred_at_reported": True,
     }
 
 

@@ -41,7 +41,12 @@ def grow(mutant: Mutant, folder: Path) -> Path:
     return tree
 
 
-RECORD, EVENTS, CLAIMS, HTTP = "intake/record.py", "store/events.py", "store/claims.py", "dispatch/targets/http.py"
+RECORD, EVENTS, CLAIMS, HTTP = (
+    "intake/record.py",
+    "store/events/record.py",
+    "store/claims.py",
+    "dispatch/targets/http.py",
+)
 
 RECORDED = (
     "            written.take(rows, await _with_retries(partial(record, in_order=self._in_order), connection, rows))\n"
@@ -56,27 +61,27 @@ ACK_BEFORE_COMMIT = Mutant("ack before commit", "an_api_dies_while_its_commit_wa
 ACTIONS_AFTER_THE_EVENT = Mutant("actions after the event", "an_api_dies_while_its_actions_wait", "is missing", (
     Patch(
         EVENTS,
-        "), owed AS (\n    INSERT INTO reward_action ({_ACTION_LIST})\n"
-        "    SELECT {_ACTION_LIST} FROM jsonb_to_recordset($20::jsonb) AS action ({ACTION_ROW})\n"
+        "), owed AS (\n    INSERT INTO reward_action ({ACTION_LIST})\n"
+        "    SELECT {ACTION_LIST} FROM jsonb_to_recordset($21::jsonb) AS action ({ACTION_ROW})\n"
         "    WHERE event_id IN (SELECT id FROM recorded) OR reverses IS NOT NULL\n    ON CONFLICT (id) DO NOTHING\n)\n"
         "SELECT id FROM recorded\n",
-        "), unused AS (SELECT $20::jsonb)\nSELECT id FROM recorded\n",
+        "), unused AS (SELECT $21::jsonb)\nSELECT id FROM recorded\n",
     ),
     Patch(EVENTS, "    return {row[\"id\"] for row in recorded}\n",
           "    new = {row['id'] for row in recorded}\n"
           "    owed = [action for action in actions if action[0].event_id in new]\n"
           "    if owed:\n"
-          "        await connection.execute(ONLY_ACTIONS, _action_rows(owed))\n"
+          "        await connection.execute(ONLY_ACTIONS, action_rows(owed))\n"
           "    return new\n"),
     Patch(EVENTS, 'STORED = f"""',
-          'ONLY_ACTIONS = f"INSERT INTO reward_action ({_ACTION_LIST}) SELECT {_ACTION_LIST} '
+          'ONLY_ACTIONS = f"INSERT INTO reward_action ({ACTION_LIST}) SELECT {ACTION_LIST} '
           'FROM jsonb_to_recordset($1::jsonb) AS action ({ACTION_ROW}) ON CONFLICT (id) DO NOTHING"\nSTORED = f"""'),
 ))  # fmt: skip
 
 NO_DEDUPE = Mutant("no dedupe", "an_event_is_reported_twice", "is stored 2 times", (
     Patch("store/migrations/0001_spine.sql", "    UNIQUE (source, external_id)\n", "    CHECK (true)\n"),
     Patch(EVENTS, "    ON CONFLICT (source, external_id) DO NOTHING\n    RETURNING id\n", "    RETURNING id\n"),
-    Patch("intake/normalize.py", "        id=event_id(source, reported.external_id, occurred_at or now),\n",
+    Patch("intake/normalize.py", "        id=event_id(source, reported.external_id, occurred_at),\n",
           "        id=__import__('uuid').uuid4(),\n"),
 ))  # fmt: skip
 
@@ -108,12 +113,12 @@ FAULT_TAKEN_FOR_DONE = Mutant("a 5xx taken for done", "a_target_fails_before_the
 ))  # fmt: skip
 
 RETRY_FORGOTTEN = Mutant("a retry never due", "a_target_fails_before_the_effect", "has not ended well: pending", (
-    Patch("dispatch/lifecycle.py", "        due_at=now + timedelta(seconds=delay_s), last_error=",
+    Patch("lifecycle.py", "        due_at=now + timedelta(seconds=delay_s), last_error=",
           "        due_at=now + timedelta(days=1), last_error="),
 ))  # fmt: skip
 
 LOST_CENTS = Mutant("a float on the way of an amount", "an_event_is_reported_twice", "deciding in memory gives", (
-    Patch(EVENTS, ' if name != "body"}, "body": body}\n',
+    Patch("store/events/rows.py", ' if name != "body"}, "body": body}\n',
           ' if name != "body"}, "body": body, "amount": str(float(action.amount) * 1.0000001)}\n'),
 ))  # fmt: skip
 
@@ -125,7 +130,7 @@ DECIDED_BEFORE_SAVED = Mutant("marked decided at the claim", "a_decider_dies", "
           "            failpoint.reach(\"decide.after_claim\")\n            if events:\n"),
 ))  # fmt: skip
 
-STATE, TAKE_BACK = "store/state.py", "engine/decide/take_back.py"
+STATE, TAKE_BACK = "store/state.py", "engine/decide/reversal.py"
 KNOWN_ARE_LEFT_OUT = "                    fresh = [one for one in run if one.identity not in known]\n"
 
 READ_CHECK_WRITE = Mutant("read, check, write", "shops_report_all_at_once", "budget|pot|points holds", (

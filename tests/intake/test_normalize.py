@@ -184,11 +184,23 @@ def test_a_bound_key_reports_for_its_own_source_only() -> None:
         normal({**LEAST, "source": "other"}, Terms(bound_source="shop"))
 
 
-def test_an_events_id_is_a_uuid7_that_the_fact_gives_again() -> None:
+def test_an_events_id_is_a_uuid8_that_the_fact_gives_again() -> None:
     first, again = event_id("shop", "e1", NOW), event_id("shop", "e1", NOW)
     assert first == again != event_id("sho", "pe1", NOW)
-    assert (first.version, first.variant) == (7, "specified in RFC 4122")
+    assert (first.version, first.variant) == (8, "specified in RFC 4122")
     assert event_id("shop", "e1", NOW) < event_id("shop", "e0", NOW + timedelta(milliseconds=1))
+
+
+def test_a_fact_without_a_moment_has_the_same_id_and_says_so_whenever_it_is_received() -> None:
+    """Its moment is that of receipt, which a second report after a restore cannot repeat."""
+    reported = decode_reported(msgspec.json.encode(LEAST))
+    first, later = (normalize(reported, Terms(), NOW + timedelta(hours=hours)).event for hours in (0, 5))
+    assert first.id == later.id
+    assert first.id.version == 8
+    assert (first.occurred_at_reported, later.occurred_at - first.occurred_at) == (False, timedelta(hours=5))
+    timed = normal({**LEAST, "occurred_at": NOW.isoformat()}).event
+    assert timed.occurred_at_reported is True
+    assert timed.id != first.id
 
 
 JSON = st.recursive(

@@ -16,7 +16,7 @@ from connect.intake.live import LiveRules
 from connect.intake.normalize import NormalEvent, Terms, convert_reported, normalize
 from connect.intake.record import Processing, Recorded, Recorder
 from connect.model import EconomicEvent, Effect, RewardRule, Ruleset
-from connect.store.events import read_event
+from connect.store.events.rows import read_event
 from connect.store.pool import open_pool
 from connect.store.rules import change
 from tests.chaos.test_bus_outages import database_away

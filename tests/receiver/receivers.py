@@ -229,6 +229,12 @@ class RefusesFields(Receiver):
         return (422, {"reason": "unknown field"}) if command.keys() - FIELDS else await super().take(command, body)
 
 
+class NeedsAMoment(Receiver):
+    async def take(self, command: dict[str, Any], body: bytes) -> Answer:
+        known = "occurred_at" in command.get("event", {"occurred_at"})
+        return await super().take(command, body) if known else (422, {"reason": "occurred_at is missing"})
+
+
 class Hangs(Receiver):
     """Never answers a second command."""
 

@@ -69,6 +69,7 @@ FAULTS = [
     (receivers.NewReferenceForAnotherBody, [], "another body under the same key", "it acted again"),
     (receivers.TellsItsNameOnce, [], "the same command again", "this one completed, without a reference"),
     (receivers.RefusesFields, [], "a field added later", "refused for good"),
+    (receivers.NeedsAMoment, [], "a fact without a moment", "refused for good"),
     (receivers.BreaksOnMalformed, [], "a body that is no JSON", "HTTP 500"),
     (receivers.BreaksOnMalformed, [], "a command without an amount", "HTTP 500"),
     (receivers.SwallowsMalformed, [], "a command without an amount", "nobody will see that it did nothing"),

@@ -11,8 +11,10 @@ from connect.engine.periods import FIRST, LAST
 from connect.model import ApiKey, DispatchAttempt, EconomicEvent, RewardAction, RulesetVersion
 from connect.store.actions import ACTIONS_OF_EVENTS, ActionFilter
 from connect.store.actions import where as where_actions
-from connect.store.events import CLAIM_TO_DECIDE, FAIL_EXHAUSTED, STORED, EventFilter, list_events, where_traced
-from connect.store.events import where as where_events
+from connect.store.events.backlog import CLAIM_TO_DECIDE, FAIL_EXHAUSTED
+from connect.store.events.record import STORED
+from connect.store.events.search import EventFilter, list_events, where_traced
+from connect.store.events.search import where as where_events
 from connect.store.state import USED
 
 NOT_ON_THE_WIRE = {

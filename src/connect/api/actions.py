@@ -26,7 +26,7 @@ from connect.dispatch.results import report_result
 from connect.errors import Invalid, Located, NotAllowedNow, NotFound
 from connect.model import DispatchAttempt, Operation, ResultReport, RewardAction
 from connect.store.actions import ActionFilter, list_actions, read_action, read_attempts
-from connect.store.events import read_event
+from connect.store.events.rows import read_event
 from connect.store.operations import count_operable
 from connect.store.page import LIMIT_DEFAULT, Page
 from connect.telemetry import ACTIONS

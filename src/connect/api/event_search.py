@@ -26,7 +26,8 @@ from connect.errors import CountChanged, Invalid, Located, NotFound
 from connect.intake.backlog import replay
 from connect.model import EconomicEvent, Ruleset
 from connect.store.actions import actions_of_events
-from connect.store.events import EventFilter, list_events, matching_events, read_event, read_trace
+from connect.store.events.rows import read_event
+from connect.store.events.search import EventFilter, list_events, matching_events, read_trace
 from connect.store.page import LIMIT_DEFAULT, Page
 from connect.store.rules import read_version
 

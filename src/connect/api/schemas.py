@@ -10,7 +10,7 @@ from connect.api.wire import AnyRequest, caller, read_json, responses, runtime
 from connect.engine.schema import learn_schema
 from connect.errors import NotFound
 from connect.model import EventType
-from connect.store.events import contexts_of_type
+from connect.store.events.search import contexts_of_type
 
 SAMPLE_MAX = 20_000
 """Contexts read for one proposal: what a process can hold beside its work."""

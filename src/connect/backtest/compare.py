@@ -32,7 +32,7 @@ from connect.engine.state import ZERO, StateValue
 from connect.engine.state_keys import budget_key
 from connect.model import Decision, EconomicEvent, RewardAction, Ruleset
 from connect.store import history, state
-from connect.store.events import read_events
+from connect.store.events.rows import read_events
 from connect.store.history import Past, Then
 from connect.store.published_context import read_counters, read_published_context
 

@@ -22,7 +22,7 @@ from connect.engine.links import Link, LinkPath, Original, originals_in, reverse
 from connect.engine.state import NOTHING, StateValue
 from connect.model import Decision, EconomicEvent, RewardAction, Ruleset
 from connect.store import history
-from connect.store.events import read_events
+from connect.store.events.rows import read_events
 from connect.store.history import Recorded, Then
 from connect.store.published_context import read_published_context
 from connect.store.rules import read_version

@@ -17,7 +17,7 @@ from connect.errors import CountChanged
 from connect.model import Operation, RewardAction
 from connect.store import operations, state
 from connect.store.actions import ActionFilter, actions_of_events, lock_actions_of_events, read_action, release
-from connect.store.events import read_events
+from connect.store.events.rows import read_events
 from connect.store.order import enter_again
 
 

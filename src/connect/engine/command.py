@@ -32,7 +32,9 @@ def reversal_id(source: str, external_id: str, action: UUID) -> UUID:
 def encode_command(event: EconomicEvent, action: RewardAction) -> str:
     """The command's JSON, made once when the action is decided and stored: every attempt sends these bytes.
 
-    Keys of `params` are sorted and times are UTC with `Z`, so that encoding a decision again gives the same text.
+    Keys of `params` are sorted and times are UTC with `Z`, so that encoding a decision again gives the same text. A
+    moment of receipt is never in it: recorded again after a restore, the fact gives the same bytes. (Facts stored
+    before it was kept whether the moment was reported keep the bytes they had.)
     """
     command = Command(
         id=action.id,
@@ -46,7 +48,7 @@ def encode_command(event: EconomicEvent, action: RewardAction) -> str:
             source=event.source,
             external_id=event.external_id,
             event_type=event.event_type,
-            occurred_at=event.occurred_at.astimezone(UTC),
+            occurred_at=None if event.occurred_at_reported is False else event.occurred_at.astimezone(UTC),
         ),
         rule=CommandRule(key=action.rule_key, version=action.rule_version),
         reverses=action.reverses,

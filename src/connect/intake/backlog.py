@@ -22,7 +22,7 @@ from connect.intake.live import LiveRules
 from connect.intake.record import DATABASE_GONE, LOCKED, TRY_AGAIN
 from connect.model import EconomicEvent
 from connect.store.actions import given_rules
-from connect.store.events import (
+from connect.store.events.backlog import (
     DecidedRow,
     claim_to_decide,
     fail_exhausted,

@@ -42,7 +42,7 @@ from connect.engine.state_keys import parse_budget_key
 from connect.model import Decision, EconomicEvent, RewardAction
 from connect.store import state as rows
 from connect.store.actions import actions_of_events, lock_actions, lock_actions_of_events, read_cascades, take_back
-from connect.store.events import read_events
+from connect.store.events.rows import read_events
 from connect.telemetry import DECIDE_SECONDS, SAFETY_ALERTS, log
 
 Undo = Mapping[str, Mapping[str, str]]

@@ -169,7 +169,8 @@ def normalize(
     ).digest()
     with_moment: JsonObject = {**content, "occurred_at": occurred_at or now}
     event = EconomicEvent(
-        id=event_id(source, reported.external_id, occurred_at or now),
+        id=event_id(source, reported.external_id, occurred_at),
+        occurred_at_reported=occurred_at is not None,
         received_at=now,
         context=context,
         extensions=dict(extensions or {}),
@@ -179,17 +180,29 @@ def normalize(
     return NormalEvent(event, fingerprint, encoded.decode(), _refusal(occurred_at, terms, now))
 
 
-def event_id(source: str, external_id: str, moment: datetime) -> UUID:
-    """A UUIDv7 (RFC 9562) whose random bits are the SHA-256 of the identity.
+def event_id(source: str, external_id: str, occurred_at: datetime | None) -> UUID:
+    """A UUIDv8 (RFC 9562, section 5.8) made of what was reported alone (docs/decisions/0020-bytes-of-the-fact.md).
 
-    Time-ordered like any v7; and a fact that is sent again after a restore from a backup gets the same id, so that the
-    commands it leads to have the same bytes as before the restore (docs/decisions/0004-event-ids.md).
+    The first 48 bits are the milliseconds of the reported `occurred_at`, so that ids order by time as a version 7's do;
+    the rest is the SHA-256 of the identity. Where no moment was reported all is hash. So a fact that is sent again
+    after a restore from a backup gets the id it had, and the commands it leads to have the bytes they had.
     """
-    milliseconds = max(0, (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
+    return _identified(source, external_id, occurred_at, version=8)
+
+
+def event_id_of_version_7(source: str, external_id: str, moment: datetime) -> UUID:
+    """The id that facts got until 0.1.0: its time is that of receipt where none was reported."""
+    return _identified(source, external_id, moment, version=7)
+
+
+def _identified(source: str, external_id: str, moment: datetime | None, *, version: int) -> UUID:
     digest = hashlib.sha256(f"{len(source)}:{source}{external_id}".encode()).digest()
-    bits = int.from_bytes(digest[:10], "big")
-    value = (milliseconds & (1 << 48) - 1) << 80 | bits
-    value = value & ~(0xF << 76) | 0x7 << 76
+    if moment is None:
+        value = int.from_bytes(digest[:16], "big")
+    else:
+        milliseconds = max(0, (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
+        value = (milliseconds & (1 << 48) - 1) << 80 | int.from_bytes(digest[:10], "big")
+    value = value & ~(0xF << 76) | version << 76
     return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
 
 

@@ -31,7 +31,7 @@ from connect.engine.state import Memory
 from connect.intake.live import LiveRules
 from connect.model import EconomicEvent
 from connect.store import state
-from connect.store.events import read_events
+from connect.store.events.rows import read_events
 from connect.store.published_context import advance, events_to_count, finish, lock_building
 from connect.telemetry import log
 

@@ -23,7 +23,8 @@ from connect.intake.live import LiveRules
 from connect.intake.normalize import NormalEvent
 from connect.model import EconomicEvent, RewardAction, Warning_
 from connect.store.actions import actions_of_events
-from connect.store.events import EventRow, StoredEvent, known_identities, record, record_impatiently, stored_events
+from connect.store.events.record import known_identities, record, record_impatiently, stored_events
+from connect.store.events.rows import EventRow, StoredEvent
 from connect.store.pool import lend
 from connect.telemetry import EVENTS, GROUP_COMMIT_SIZE, event_type_label, log
 

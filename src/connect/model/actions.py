@@ -126,14 +126,15 @@ Operation = Literal["retry", "cancel", "approve", "reject"]
 """What a person may do to an action."""
 
 
-class CommandEvent(Struct, frozen=True, kw_only=True):
-    """The fact behind a command, as its target sees it."""
+class CommandEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fact behind a command, as its target sees it: only what was reported, so that its bytes never change."""
 
     id: UUID
     source: str
     external_id: str
     event_type: str
-    occurred_at: datetime
+    occurred_at: datetime | None = None
+    """Absent where the reporter left it out."""
 
 
 class CommandRule(Struct, frozen=True, kw_only=True):

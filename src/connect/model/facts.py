@@ -36,6 +36,9 @@ class EconomicEvent(Struct, kw_only=True, frozen=True):
     source: str
     event_type: str
     occurred_at: datetime
+    """As reported; the moment of receipt where the reporter left it out."""
+    occurred_at_reported: bool | None = None
+    """Whether the reporter said when it occurred; None for facts stored before this was kept."""
     received_at: datetime
     actor_user_id: str | None = None
     primary_subject_user_id: str | None = None

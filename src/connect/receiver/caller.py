@@ -72,13 +72,7 @@ class Caller:
             amount="1",
             unit=self.terms.unit,
             params=self.terms.params,
-            event=CommandEvent(
-                id=uuid4(),
-                source="connect-check",
-                external_id=user_id,
-                event_type="connect.check",
-                occurred_at=now,
-            ),
+            event=self.event(user_id, now),
             rule=CommandRule(key="connect-check", version=1),
         )
         fields: dict[str, Any] = msgspec.to_builtins(made) | changes
@@ -93,6 +87,16 @@ class Caller:
             give_up_at=now,
             claimed_at=now,
             lease_until=now,
+        )
+
+    def event(self, external_id: str, occurred_at: datetime | None = None) -> CommandEvent:
+        """The fact behind a command, with a moment or as a reporter that leaves it out."""
+        return CommandEvent(
+            id=uuid4(),
+            source="connect-check",
+            external_id=external_id,
+            event_type="connect.check",
+            occurred_at=occurred_at,
         )
 
     async def send(self, command: ClaimedCommand, **spoilt: Any) -> Said:

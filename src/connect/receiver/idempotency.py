@@ -172,3 +172,12 @@ async def added_field(caller: Caller, _: Balances) -> list[Finding]:
     if said.status in (401, 403):
         mend = "check the signature over the bytes as they came, not over what was read and written again"
     return [fail(check, read_as(said.outcome), mend)]
+
+
+async def no_moment(caller: Caller, _: Balances) -> list[Finding]:
+    check = "a fact without a moment"
+    said = await caller.send(caller.command(caller.user("no-moment"), event=caller.event("no-moment")))
+    if is_taken(said.outcome):
+        return [ok(check, "let through")]
+    mend = "take a command whose `event` has no `occurred_at`: the reporter left it out"
+    return [fail(check, read_as(said.outcome), mend)]

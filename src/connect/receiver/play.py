@@ -18,6 +18,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     idempotency.lost_answer,
     idempotency.other_body,
     idempotency.added_field,
+    idempotency.no_moment,
     refusals.signatures,
     refusals.no_json,
     refusals.no_amount,

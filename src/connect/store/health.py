@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from connect.engine.command import action_id
-from connect.store.events import EVENT_COLUMNS, to_event
+from connect.store.events.rows import EVENT_COLUMNS, to_event
 from connect.store.invariants import CHECKS, Check
 from connect.store.pool import Connection
 from connect.store.recount import wrong_counters, wrong_limits

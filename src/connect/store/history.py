@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from connect.engine.state import StateValue
 from connect.model import EconomicEvent, RewardAction
 from connect.store.actions import ACTION_COLUMNS, to_action
-from connect.store.events import EVENT_COLUMNS, to_event
+from connect.store.events.rows import EVENT_COLUMNS, to_event
 from connect.store.pool import CONNECT_TIMEOUT_S, Connection, set_codecs
 
 CHUNK = 1_000

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from connect.store.events import TRIES_MAX
+from connect.store.events.backlog import TRIES_MAX
 
 OVERDUE_S = 300
 LEASE_LONG_EXPIRED_S = 3600

@@ -13,7 +13,7 @@ from connect.engine.links import LinkPath
 from connect.engine.periods import FIRST
 from connect.engine.requirements import Requirements
 from connect.model import Counter, EconomicEvent
-from connect.store.events import EVENT_COLUMNS, to_event
+from connect.store.events.rows import EVENT_COLUMNS, to_event
 from connect.store.pool import Connection
 from connect.store.state import PUBLISH_LAG
 

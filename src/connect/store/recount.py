@@ -31,7 +31,7 @@ from connect.engine.state import Memory, StateValue
 from connect.errors import NotFound
 from connect.model import EconomicEvent, Ruleset
 from connect.store import state
-from connect.store.events import EVENT_COLUMNS, to_event
+from connect.store.events.rows import EVENT_COLUMNS, to_event
 from connect.store.pool import Connection
 from connect.store.published_context import read_counters, read_published_context
 from connect.store.rules import live_version, read_version

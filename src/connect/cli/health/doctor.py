@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import asyncpg
 import cyclopts
@@ -19,7 +20,7 @@ from connect.cli.run.database import place
 from connect.cli.run.run_file import with_run
 from connect.config import Settings, load_settings
 from connect.errors import ConnectError, SettingsError
-from connect.intake.normalize import Terms, decode_any, event_id, normalize
+from connect.intake.normalize import Terms, decode_any, event_id, event_id_of_version_7, normalize
 from connect.model import EconomicEvent, ReportedEvent
 from connect.store import health
 from connect.store.embedded import running_url
@@ -323,10 +324,27 @@ def derives(event: EconomicEvent, fingerprint: bytes) -> bool:
     An `occurred_at` that was left out is left out of the fingerprint and stored as the moment of receipt. One without
     context is passed over in part: erasing a user leaves an event so, with the fingerprint of what it was.
     """
-    if event.id != event_id(event.source, event.external_id, event.occurred_at):
+    if event.occurred_at_reported is False and event.occurred_at != event.received_at:
         return False
-    moments = [event.occurred_at, None] if event.occurred_at == event.received_at else [event.occurred_at]
-    return not event.context or any(_fingerprint(event, moment) == fingerprint for moment in moments)
+    reported = _reported_moments(event)
+    if event.id not in _ids(event, reported):
+        return False
+    return not event.context or any(_fingerprint(event, moment) == fingerprint for moment in reported)
+
+
+def _reported_moments(event: EconomicEvent) -> list[datetime | None]:
+    """What the reporter may have said: facts from before it was kept are asked both ways."""
+    if event.occurred_at_reported is not None:
+        return [event.occurred_at if event.occurred_at_reported else None]
+    return [event.occurred_at, None] if event.occurred_at == event.received_at else [event.occurred_at]
+
+
+def _ids(event: EconomicEvent, reported: list[datetime | None]) -> set[UUID]:
+    """The ids that the fact may have: of version 7 where it was stored before version 8 was made."""
+    identity = event.source, event.external_id
+    if event.occurred_at_reported is None:
+        return {event_id_of_version_7(*identity, event.occurred_at)}
+    return {event_id(*identity, moment) for moment in reported}
 
 
 def _fingerprint(event: EconomicEvent, occurred_at: datetime | None) -> bytes | None:

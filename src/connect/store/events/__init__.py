@@ -1,0 +1,1 @@
+"""Facts: recorded once by (source, external_id), decided once, read and searched by people."""
