@@ -28,6 +28,7 @@ from connect.intake.foreign import compile_sources
 from connect.intake.live import LiveRules
 from connect.intake.rebuild import Rebuilder
 from connect.intake.record import Recorder
+from connect.jobs.runner import JobRunner
 from connect.store.claims import due_by_target
 from connect.store.migrate import migrations, schema_version
 from connect.store.pool import open_pool
@@ -74,6 +75,7 @@ async def _run_loops(
     if "decide" in roles:
         loops.append(Backlog(pool, rules, settings.undo, settings.ordered).run(stop))
         loops.append(Rebuilder(pool, rules).run(stop))
+        loops.append(JobRunner(pool, rules).run(stop))
     if "dispatch" in roles:
         loops.append(Dispatcher(pool, settings.targets).run(stop))
     recorder = Recorder(pool, rules, queue_max=settings.queue_max, undo=settings.undo, in_order=settings.ordered)

@@ -8,7 +8,7 @@ import pytest
 from msgspec import Struct
 
 from connect.engine.periods import FIRST, LAST
-from connect.model import ApiKey, DispatchAttempt, EconomicEvent, RewardAction, RulesetVersion
+from connect.model import ApiKey, DispatchAttempt, EconomicEvent, Job, RewardAction, RulesetVersion
 from connect.store.actions import ACTIONS_OF_EVENTS, ActionFilter
 from connect.store.actions import where as where_actions
 from connect.store.events.backlog import CLAIM_TO_DECIDE, FAIL_EXHAUSTED
@@ -22,6 +22,7 @@ NOT_ON_THE_WIRE = {
     "reward_action": {"body", "retries", "give_up_at", "accepted_at", "lane_position"},
     "dispatch_attempt": {"action_id"},
     "api_key": {"secret_hash"},
+    "job": {"task", "source", "target", "step", "tries", "lease", "lease_until"},
     "ruleset_version": set[str](),
 }
 TABLES: list[tuple[str, type[Struct]]] = [
@@ -29,6 +30,7 @@ TABLES: list[tuple[str, type[Struct]]] = [
     ("reward_action", RewardAction),
     ("dispatch_attempt", DispatchAttempt),
     ("api_key", ApiKey),
+    ("job", Job),
     ("ruleset_version", RulesetVersion),
 ]
 NEWEST_EVENTS = "ORDER BY received_at DESC, id DESC LIMIT 51"
@@ -50,7 +52,8 @@ async def test_a_struct_and_its_table_have_the_same_columns_and_the_same_nulls(
 @pytest.mark.parametrize(
     ("table", "column", "type_"),
     [("event", "status", "EventStatus"), ("event", "effects", "Effects"), ("reward_action", "status", "ActionStatus"),
-     ("reward_action", "failure", "Failure"), ("result_report", "disposition", "Disposition")],
+     ("reward_action", "failure", "Failure"), ("result_report", "disposition", "Disposition"),
+     ("job", "status", "JobStatus")],
 )  # fmt: skip
 async def test_a_check_names_the_same_values_as_the_type(
     pool: "asyncpg.Pool[Any]", table: str, column: str, type_: str

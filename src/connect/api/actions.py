@@ -9,6 +9,7 @@ from litestar.params import FromPath
 from msgspec import Struct
 
 from connect.api.auth import Caller
+from connect.api.jobs import accepted, owner
 from connect.api.wire import (
     AnyRequest,
     caller,
@@ -24,15 +25,18 @@ from connect.api.wire import (
 from connect.dispatch.operating import operate, operate_all
 from connect.dispatch.results import report_result
 from connect.errors import Invalid, Located, NotAllowedNow, NotFound
-from connect.model import DispatchAttempt, Operation, ResultReport, RewardAction
+from connect.model import DispatchAttempt, Job, Operation, ResultReport, RewardAction
 from connect.store.actions import ActionFilter, list_actions, read_action, read_attempts
 from connect.store.events.rows import read_event
-from connect.store.operations import count_operable
+from connect.store.jobs import make_job
+from connect.store.operations import count_operable, given, operable
 from connect.store.page import LIMIT_DEFAULT, Page
 from connect.telemetry import ACTIONS
 
 READING = (401, 403, 404, 422, 429, 503)
 WRITING = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
+AT_ONCE_MAX = 1_000
+"""More than these are done by a job."""
 OPERATIONS: tuple[Operation, ...] = ("retry", "cancel", "approve", "reject")
 
 
@@ -164,14 +168,17 @@ async def operate_one(request: AnyRequest, action_id: FromPath[UUID], operation:
 
 @post(
     "/internal/reward-actions/{operation:str}",
-    opt={"scope": "actions:operate", "body": Bulk},
+    opt={"scope": "actions:operate", "body": Bulk, "answers": {200: BulkAnswer, 202: Job}},
     tags=["reward actions"],
     status_code=200,
     summary="Retry, cancel, approve or reject all matching actions",
     responses=responses(*WRITING),
 )
-async def operate_many(request: AnyRequest, operation: FromPath[str]) -> BulkAnswer:
-    """With `dry_run` only the count; then with `expect` set to it: another count is 409 and nothing is done."""
+async def operate_many(request: AnyRequest, operation: FromPath[str]) -> Response[Any]:
+    """With `dry_run` only the count; then with `expect` set to it: another count is 409 and nothing is done.
+
+    Over 1,000 are a job: 202, and `Location` names it.
+    """
     known = _operation(operation)
     order = await read_bulk(request, Bulk)
     if order.filter.is_empty:
@@ -182,17 +189,21 @@ async def operate_many(request: AnyRequest, operation: FromPath[str]) -> BulkAns
     filters = _own(order.filter, caller(request))
     async with runtime(request).pool.acquire() as connection:
         if order.dry_run:
-            return BulkAnswer(matched=await count_operable(connection, known, filters))
+            return Response(BulkAnswer(matched=await count_operable(connection, known, filters)))
         if order.expect is None:
             raise Invalid(
                 "say how many you expect: the count a dry run gave", errors=[Located("#/expect", "is missing")]
             )
-        by = caller(request).name
-        return BulkAnswer(
-            matched=await operate_all(
-                connection, rulebook(request), known, filters, expect=order.expect, actor=by, note=order.note
-            )
+        by = caller(request)
+        if order.expect > AT_ONCE_MAX:
+            ids = await operable(connection, known, filters)
+            if len(ids) == order.expect:
+                task = {"operation": known, "note": order.note}
+                return accepted(await make_job(connection, "actions", ids, task, owner(by), given(filters)))
+        matched = await operate_all(
+            connection, rulebook(request), known, filters, expect=order.expect, actor=by.name, note=order.note
         )
+    return Response(BulkAnswer(matched=matched))
 
 
 def _operation(text: str) -> Operation:

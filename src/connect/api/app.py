@@ -7,7 +7,20 @@ from typing import Any
 
 from litestar import Litestar
 
-from connect.api import actions, counters, docs, event_search, events, health, rules, ruleset, schemas, targets, trying
+from connect.api import (
+    actions,
+    counters,
+    docs,
+    event_search,
+    events,
+    health,
+    jobs,
+    rules,
+    ruleset,
+    schemas,
+    targets,
+    trying,
+)
 from connect.api import dead_letters as dead
 from connect.api.asyncapi import asyncapi_json
 from connect.api.auth import Authenticator, Caller, guard
@@ -65,6 +78,7 @@ def create_app(settings: Settings, database_url: str) -> Litestar:
         *actions.ROUTES,
         *targets.ROUTES,
         *dead.ROUTES,
+        *jobs.ROUTES,
         *health.ROUTES,
         *docs.ROUTES,
         problem_page,

@@ -55,6 +55,15 @@ async def operate_all(
     return matched
 
 
+async def operate_step(connection: Any, rulebook: Rulebook, operation: Operation, action_ids: Sequence[UUID]) -> int:
+    """Does it to those of a job's step that are still in a state for it, and returns how many."""
+    async with claims_kept(connection, rulebook, action_ids if operation != "retry" else []):
+        changed = await operations.operate_step(connection, operation, action_ids)
+        await operations.settle_claims(connection, changed)
+        await enter_again(connection, changed)
+    return len(changed)
+
+
 async def stop_pending(
     connection: Any, rulebook: Rulebook, key: str, pending: operations.Pending, *, by: str, note: str = ""
 ) -> int:

@@ -24,6 +24,7 @@ from connect.model.actions import (
 from connect.model.dead_letters import DeadEvent, DeadKind
 from connect.model.decisions import Decision, Exposure, Outcome, RuleTrace, TakenBack, Warning_
 from connect.model.facts import EconomicEvent, Effects, EventStatus, ReportedEvent
+from connect.model.jobs import Job, JobKind, JobStatus
 from connect.model.rules import (
     Budget,
     BudgetUse,
@@ -97,6 +98,9 @@ __all__ = [
     "Exposure",
     "Failure",
     "Group",
+    "Job",
+    "JobKind",
+    "JobStatus",
     "Limit",
     "Name",
     "Namespace",

@@ -119,6 +119,17 @@ WITH locked AS MATERIALIZED (
 SELECT matched FROM counted
 """
 
+# Those of a job's step that are still in a state for it; the job's audit row tells of them.
+STEP = """
+WITH locked AS MATERIALIZED (
+    SELECT id, amount, reverses, frees_claim FROM reward_action
+    WHERE id = ANY($1) AND {guard} AND {condition} ORDER BY id FOR UPDATE
+), matched AS MATERIALIZED (
+    SELECT id FROM (SELECT id, {together} AS fits FROM locked AS reward_action) AS matching WHERE fits
+)
+UPDATE reward_action SET {change} WHERE id = ANY(ARRAY(SELECT id FROM matched)) RETURNING id
+"""
+
 Pending = Literal["keep", "review", "cancel"]
 """What becomes of a stopped rule's actions that were never sent: nothing, a person approves each, none is sent."""
 
@@ -201,7 +212,7 @@ async def operate_all(
     """
     condition, values = _condition(filters, first=7)
     query = _over(MANY, operation, condition)
-    detail: dict[str, Any] = {"count": expect, "filter": _given(filters)}
+    detail: dict[str, Any] = {"count": expect, "filter": given(filters)}
     matched = await connection.fetchval(query, expect, actor, operation, _checked(note), detail, list(only), *values)
     if matched != expect:
         raise CountChanged(
@@ -209,6 +220,12 @@ async def operate_all(
             extra={"matched": matched},
         )
     return matched
+
+
+async def operate_step(connection: Connection, operation: Operation, action_ids: Sequence[UUID]) -> list[UUID]:
+    """Does it to those that are in a state for it, and returns these. Writes no audit row."""
+    rows = await connection.fetch(_over(STEP, operation, "true"), list(action_ids))
+    return [row["id"] for row in rows]
 
 
 async def stop_rule(connection: Connection, key: str, pending: Pending, *, by: str, note: str = "") -> int:
@@ -237,7 +254,8 @@ def _condition(filters: ActionFilter, first: int) -> tuple[str, list[Any]]:
     return where(filters, first)
 
 
-def _given(filters: ActionFilter) -> dict[str, Any]:
+def given(filters: ActionFilter) -> dict[str, Any]:
+    """The fields that a caller set, as the audit keeps them."""
     return {name: value for name, value in msgspec.to_builtins(filters).items() if value not in ([], None)}
 
 
