@@ -46,6 +46,7 @@ COMMANDS = {
         "connect.cli.operate.dead_letters:app",
         "List, show, mend and replay what a bus brought and could not be recorded.",
     ),
+    "jobs": ("connect.cli.operate.jobs:app", "List, show and cancel jobs."),
     "targets": ("connect.cli.operate.targets:app", "List, pause, resume and recover targets."),
     "receiver": ("connect.cli.operate.receiver:app", "Check a service that receives commands against the contract."),
 }
