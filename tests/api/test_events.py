@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from connect.intake.backlog import Backlog
 from tests.api.conftest import EXAMPLE
 from tests.conftest import eventually
 from tests.serving import KEY, Api, serving
@@ -315,3 +316,21 @@ async def test_a_key_may_make_so_many_requests_a_second(database_url: str) -> No
 async def test_no_secret_is_ever_answered(api: Api) -> None:
     for path in ("/metrics", "/openapi.json", "/internal/rules", "/readyz"):
         assert KEY.encode() not in (await api.get(path)).body
+
+
+async def test_whoever_waits_for_an_undecided_event_is_answered_when_it_is_decided(api: Api) -> None:
+    reported = await api.post("/internal/events", EXAMPLE, Prefer="respond-async")
+    place = reported.headers["Location"]
+    assert (await api.get(f"{place}?wait=0.1")).json["event"]["status"] == "received"
+    waiting = asyncio.create_task(api.get(f"{place}?wait=20"))
+    await Backlog(api.runtime.pool, api.runtime.rules).tick()
+    body = (await waiting).json
+    assert (body["event"]["status"], [action["amount"] for action in body["actions"]]) == ("decided", ["259"])
+    assert (await api.get(f"{place}?wait=31")).status == 422
+
+
+@pytest.mark.parametrize(("processing", "decided"), [("respond-sync", True), ("respond-async", False)])
+async def test_a_batch_says_of_each_event_whether_it_is_decided(api: Api, processing: str, decided: bool) -> None:
+    reply = await api.post("/internal/events/batch", [EXAMPLE], Prefer=processing)
+    [result] = reply.json["results"]
+    assert (result["status"], result["decided"]) == ("created", decided)

@@ -55,7 +55,7 @@ RECORDED = (
 ACK_BEFORE_COMMIT = Mutant("ack before commit", "an_api_dies_while_its_commit_waits", "is lost", (
     Patch(RECORD, RECORDED,
           "            for one in inline:\n"
-          "                _resolve(one, _created(rows[one.identity], ()))\n" + RECORDED),
+          "                _resolve(one, tell_created(rows[one.identity], ()))\n" + RECORDED),
 ))  # fmt: skip
 
 ACTIONS_AFTER_THE_EVENT = Mutant("actions after the event", "an_api_dies_while_its_actions_wait", "is missing", (
@@ -67,12 +67,11 @@ ACTIONS_AFTER_THE_EVENT = Mutant("actions after the event", "an_api_dies_while_i
         "SELECT id FROM recorded\n",
         "), unused AS (SELECT $21::jsonb)\nSELECT id FROM recorded\n",
     ),
-    Patch(EVENTS, "    return {row[\"id\"] for row in recorded}\n",
+    Patch(EVENTS, "    new = {row[\"id\"] for row in recorded}\n",
           "    new = {row['id'] for row in recorded}\n"
           "    owed = [action for action in actions if action[0].event_id in new]\n"
           "    if owed:\n"
-          "        await connection.execute(ONLY_ACTIONS, action_rows(owed))\n"
-          "    return new\n"),
+          "        await connection.execute(ONLY_ACTIONS, action_rows(owed))\n"),
     Patch(EVENTS, 'STORED = f"""',
           'ONLY_ACTIONS = f"INSERT INTO reward_action ({ACTION_LIST}) SELECT {ACTION_LIST} '
           'FROM jsonb_to_recordset($1::jsonb) AS action ({ACTION_ROW}) ON CONFLICT (id) DO NOTHING"\nSTORED = f"""'),

@@ -11,10 +11,11 @@ import pytest
 
 from connect.engine.command import action_id
 from connect.errors import DatabaseUnavailable, EventConflict, EventTooOld, Overloaded
+from connect.intake.answers import Recorded
 from connect.intake.backlog import Backlog, replay
 from connect.intake.live import LiveRules
 from connect.intake.normalize import NormalEvent, Terms, convert_reported, normalize
-from connect.intake.record import Processing, Recorded, Recorder
+from connect.intake.record import Processing, Recorder
 from connect.model import EconomicEvent, Effect, RewardRule, Ruleset
 from connect.store.events.rows import read_event
 from connect.store.pool import open_pool

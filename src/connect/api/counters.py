@@ -5,7 +5,7 @@ from typing import Any
 from litestar import get, post
 from msgspec import Struct
 
-from connect.api.publishing import READING, WRITING
+from connect.api.publishing import READING, WRITING, take_effect
 from connect.api.wire import AnyRequest, caller, read_optional_json, responses, runtime
 from connect.errors import Conflict, Located, NotFound
 from connect.store.published_context import CounterRow, history_size, read_counters
@@ -58,7 +58,7 @@ async def rebuild(request: AnyRequest) -> Counters:
         if any(known[name] == "building" for name in order.names or known):
             raise Conflict("it is being built already: GET /internal/counters shows how far it is")
         await rebuild_counters(connection, order.names, caller(request).name, order.note)
-    await runtime(request).rules.refresh()
+    await take_effect(request)
     return await show_counters.fn(request)
 
 

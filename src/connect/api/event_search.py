@@ -1,13 +1,14 @@
 """Facts over HTTP: found, shown, explained, decided again."""
 
 import asyncio
-from typing import Any
+import time
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from connect.api.auth import Caller
 from connect.api.wire import (
@@ -32,6 +33,8 @@ from connect.store.page import LIMIT_DEFAULT, Page
 from connect.store.rules import read_version
 
 REPLAY_BATCH = 500
+WAIT_MAX_S = 30
+WAIT_STEP_S = 0.1
 
 
 class EventWithActions(Struct, kw_only=True):
@@ -90,14 +93,31 @@ async def find_event(request: AnyRequest, connection: Any, event_id: UUID) -> Ec
     return event
 
 
+class WaitQuery(Struct, kw_only=True, frozen=True):
+    """How long the answer may take."""
+
+    wait: Annotated[float, Meta(ge=0, le=WAIT_MAX_S)] = 0
+    """Seconds to wait until an undecided event is decided."""
+
+
 @get(
     "/internal/events/{event_id:uuid}",
-    opt={"scope": "events:read"},
+    opt={"scope": "events:read", "query": WaitQuery},
     tags=["events"],
     summary="One fact and its actions",
-    responses=responses(401, 403, 404, 429, 503),
+    responses=responses(401, 403, 404, 422, 429, 503),
 )
 async def show_event(request: AnyRequest, event_id: FromPath[UUID]) -> EventWithActions:
+    """With `wait` (seconds, at most 30) it is answered when the event is decided, or as it is by then."""
+    until = time.monotonic() + read_query(request, WaitQuery).wait
+    while (found := await _event_with_actions(request, event_id)).event.status == "received":
+        if time.monotonic() >= until:
+            break
+        await asyncio.sleep(min(WAIT_STEP_S, max(until - time.monotonic(), 0)))
+    return found
+
+
+async def _event_with_actions(request: AnyRequest, event_id: UUID) -> EventWithActions:
     async with runtime(request).pool.acquire() as connection:
         event = await find_event(request, connection, event_id)
         actions = await actions_of_events(connection, [event_id])
@@ -141,7 +161,7 @@ async def replay_event(request: AnyRequest, event_id: FromPath[UUID]) -> EventWi
     async with runtime(request).pool.acquire() as connection:
         await find_event(request, connection, event_id)
         await replay(connection, [event_id], await newest_rulebook(request), *_targets(request))
-    return await show_event.fn(request, event_id)
+    return await _event_with_actions(request, event_id)
 
 
 @post(

@@ -33,6 +33,7 @@ from connect.errors import (
     NotJson,
 )
 from connect.intake import cloudevents
+from connect.intake.answers import Recorded
 from connect.intake.normalize import (
     NormalEvent,
     Terms,
@@ -42,7 +43,7 @@ from connect.intake.normalize import (
     given_id,
     normalize,
 )
-from connect.intake.record import Processing, Recorded
+from connect.intake.record import Processing
 from connect.jsonvalue import is_array, is_object
 from connect.model import EconomicEvent, Effects, Warning_
 
@@ -70,6 +71,8 @@ class BatchResult(Struct, kw_only=True):
     status: str
     event_id: UUID | None = None
     actions: int = 0
+    decided: bool = False
+    """false for a recorded event: a worker decides it (`GET /internal/events/{id}?wait=10` waits for that)."""
     error: Problem | None = None
 
 
@@ -207,7 +210,11 @@ async def _report_batch(request: AnyRequest, parsed: list[Any]) -> Response[Any]
 def _batch_result(external_id: str, answer: Recorded | ConnectError) -> BatchResult:
     if isinstance(answer, Recorded):
         return BatchResult(
-            external_id=external_id, status=answer.result, event_id=answer.event.id, actions=len(answer.actions)
+            external_id=external_id,
+            status=answer.result,
+            event_id=answer.event.id,
+            actions=len(answer.actions),
+            decided=answer.event.status == "decided",
         )
     status = {HTTPStatus.CONFLICT: "conflict", HTTPStatus.SERVICE_UNAVAILABLE: "unavailable"}.get(
         HTTPStatus(answer.status), "invalid"

@@ -14,6 +14,7 @@ from connect.api.auth import PUBLIC
 from connect.errors import ConnectError, DatabaseUnavailable, Invalid, Located, NotFound, Overloaded
 from connect.intake.record import DATABASE_GONE, LOCKED, TRY_AGAIN
 from connect.jsonvalue import is_object
+from connect.store.events.fence import Outdated
 from connect.telemetry import log
 
 MEDIA_TYPE = "application/problem+json"
@@ -96,6 +97,11 @@ def on_held_lock(request: Request[Any, Any, Any], error: Exception) -> Response[
     return answer(Overloaded("somebody else is changing the same rows; try again", retry_after_s=1), request.url.path)
 
 
+def on_outdated(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    del error
+    return answer(Overloaded("the rules changed meanwhile; try again", retry_after_s=1), request.url.path)
+
+
 def on_data_refused(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """What passed our checks and PostgreSQL cannot hold or compare: a moment before year 1, a number too wide."""
     log.warning("api.data_refused", path=request.url.path, error=repr(error))
@@ -112,6 +118,7 @@ HANDLERS: dict[int | type[Exception], Any] = {
     HTTPException: on_http_exception,
     **dict.fromkeys(DATABASE_GONE, on_database_gone),
     **dict.fromkeys((*LOCKED, *TRY_AGAIN), on_held_lock),
+    Outdated: on_outdated,
     asyncpg.DataError: on_data_refused,
     Exception: on_fault,
 }

@@ -10,6 +10,7 @@ from connect.api.wire import AnyRequest, caller, runtime
 from connect.authoring import RuleProblem, StoryReport, check_ruleset, run_tests
 from connect.errors import InvalidRuleset, Located, RedTests, VersionStale
 from connect.model import Ruleset, RulesetVersion
+from connect.store.events.fence import outlast
 from connect.store.rules import change, live_version, read_version
 from connect.store.stops import RuleStop, stops_ended
 
@@ -32,8 +33,18 @@ async def publish_change(request: AnyRequest, edit: Edit, note: str, *, expected
     """
     async with runtime(request).pool.acquire() as connection:
         published = await change(connection, edit, caller(request).name, note, expected=expected)
-    await runtime(request).rules.refresh()
+    await take_effect(request)
     return published
+
+
+async def take_effect(request: AnyRequest) -> None:
+    """Returns when no process decides by older rules any more: to be called when a change of rules has committed.
+
+    The fence refuses what older rules decide from then on; what began before has ended.
+    """
+    async with runtime(request).pool.acquire() as connection:
+        await outlast(connection)
+    await runtime(request).rules.refresh()
 
 
 async def publish_examined(

@@ -18,6 +18,7 @@ from connect.api.publishing import (
     refuse_errors,
     refuse_wrong,
     stops_ended_by,
+    take_effect,
 )
 from connect.api.wire import (
     AnyRequest,
@@ -260,7 +261,7 @@ async def stop(request: AnyRequest, key: FromPath[str]) -> Response[Any]:
     who = caller(request).name
     async with runtime(request).pool.acquire() as connection:
         published = await stop_rule(connection, key, who, order.note)
-    await runtime(request).rules.refresh()
+    await take_effect(request)
     async with runtime(request).pool.acquire() as connection:
         touched = await stop_pending(connection, rulebook(request), key, order.pending, by=who, note=order.note)
     body = _shown(_find(published.document, key), published, await _stops(request, published))

@@ -19,6 +19,7 @@ from connect.api.publishing import (
     publish_change,
     refuse_red,
     stops_ended_by,
+    take_effect,
 )
 from connect.api.wire import (
     BATCH_BODY_MAX,
@@ -173,7 +174,7 @@ async def publish_version(request: AnyRequest, version: FromPath[int]) -> Respon
     await asyncio.to_thread(refuse_red, found.document)
     async with runtime(request).pool.acquire() as connection:
         published = await publish(connection, _sane(version), caller(request).name, order.note, expected=expected)
-    await runtime(request).rules.refresh()
+    await take_effect(request)
     return await _published(request, published)
 
 

@@ -31,6 +31,7 @@ from connect.store.events.backlog import (
     lock_to_decide,
     save_decisions,
 )
+from connect.store.events.fence import Outdated
 from connect.telemetry import log
 
 BATCH = 500
@@ -82,17 +83,32 @@ class Backlog:
         for run in runs(events, rulebook):
             ids = [event.id for event in run]
             try:
-                async with self._pool.acquire() as connection:
-                    await decide_stored(connection, run, rulebook, self._undo, self._in_order)
+                await self._decide_run(run, rulebook)
+            except Outdated:  # the new rules are being compiled: nobody's fault, and soon tried again
+                await self._give_back(ids, None, uncount=True, after_s=0)
             except Exception as error:  # one batch's seam: each of its events is tried again alone
                 passing = isinstance(error, PASSING) and not isinstance(error, asyncpg.QueryCanceledError)
                 if not passing:
                     log.exception("decide.failed", events=len(run))
                 await self._give_back(ids, repr(error), uncount=passing)
 
-    async def _give_back(self, ids: list[UUID], failure: str, *, uncount: bool = False) -> None:
+    async def _decide_run(self, run: Sequence[EconomicEvent], rulebook: Rulebook) -> None:
+        """Raises `Outdated` where the rules changed meanwhile and the new ones are not compiled soon."""
+        try:
+            async with self._pool.acquire() as connection:
+                await decide_stored(connection, run, rulebook, self._undo, self._in_order)
+        except Outdated:
+            await self._rules.catch_up()
+            newer = self._rules.rulebook
+            for part in runs(run, newer):
+                async with self._pool.acquire() as connection:
+                    await decide_stored(connection, part, newer, self._undo, self._in_order)
+
+    async def _give_back(
+        self, ids: list[UUID], failure: str | None, *, uncount: bool = False, after_s: float = AGAIN_AFTER_S
+    ) -> None:
         async with self._pool.acquire() as connection:
-            await give_back(connection, ids, after_s=AGAIN_AFTER_S, failure=failure, uncount=uncount)
+            await give_back(connection, ids, after_s=after_s, failure=failure, uncount=uncount)
 
 
 async def decide_stored(

@@ -17,16 +17,18 @@ from msgspec import Struct, field
 
 from connect import failpoint
 from connect.engine.index import Rulebook
-from connect.errors import ConnectError, DatabaseUnavailable, EventConflict, InvalidEvent, Overloaded
+from connect.errors import DatabaseUnavailable, Overloaded
+from connect.intake.answers import RETRY_AFTER_S, Answer, tell_created, tell_known, tell_refused
 from connect.intake.deciding import Decided, Undo, decide_plain, decide_run, runs
 from connect.intake.live import LiveRules
 from connect.intake.normalize import NormalEvent
-from connect.model import EconomicEvent, RewardAction, Warning_
+from connect.model import RewardAction, Warning_
 from connect.store.actions import actions_of_events
+from connect.store.events.fence import Outdated
 from connect.store.events.record import known_identities, record, record_impatiently, stored_events
 from connect.store.events.rows import EventRow, StoredEvent
 from connect.store.pool import lend
-from connect.telemetry import EVENTS, GROUP_COMMIT_SIZE, event_type_label, log
+from connect.telemetry import GROUP_COMMIT_SIZE, log
 
 GROUP_MAX = 500
 """Events in one commit; throughput is flat beyond."""
@@ -40,7 +42,6 @@ UNDECIDED_FOR_S = 3.0
 """After a lock was held too long, events are recorded undecided for this long before deciding inline is tried again."""
 RETRIES_MAX = 3
 """Of a group that met a deadlock or a serialisation failure."""
-RETRY_AFTER_S = 1
 
 Processing = Literal["inline", "queued"]
 
@@ -56,19 +57,8 @@ DATABASE_GONE = (
 TRY_AGAIN = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 LOCKED = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 """lock_timeout and statement_timeout."""
-NOT_STORABLE = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 
 
-class Recorded(Struct, frozen=True, kw_only=True):
-    """What became of a reported event."""
-
-    result: Literal["created", "duplicate"]
-    event: EconomicEvent
-    actions: Sequence[RewardAction] = ()
-    warnings: Sequence[Warning_] = ()
-
-
-Answer = Recorded | ConnectError
 Identity = tuple[str, str]
 Rows = dict[Identity, EventRow]
 Warned = dict[Identity, Sequence[Warning_]]
@@ -173,7 +163,7 @@ class Recorder:
             if found is None and waiting.normal.refusal is None:
                 left.append(waiting)
             else:
-                _resolve(waiting, _not_new(waiting.normal, found, known.get(found.event.id, []) if found else []))
+                _resolve(waiting, tell_known(waiting.normal, found, known.get(found.event.id, []) if found else []))
         return left
 
     async def _record_group(self, group: list[_Waiting]) -> None:
@@ -190,7 +180,7 @@ class Recorder:
             if len(group) > 1:
                 await self._record_one_by_one(group)
             else:
-                _resolve(group[0], _refusal(error))
+                _resolve(group[0], tell_refused(error))
 
     async def _record_one_by_one(self, group: list[_Waiting]) -> None:
         locked = 0
@@ -203,7 +193,7 @@ class Recorder:
                 locked += 1
                 _resolve(waiting, Overloaded("the row is locked; send again", retry_after_s=RETRY_AFTER_S))
             except asyncpg.PostgresError as error:
-                _resolve(waiting, _refusal(error))
+                _resolve(waiting, tell_refused(error))
 
     async def _record(self, group: list[_Waiting]) -> None:
         """Records a group, and answers each of it by what is then stored."""
@@ -214,10 +204,10 @@ class Recorder:
             stored, known = await _stored(connection, {one.identity for one in group} - created.keys())
         for waiting in group:
             if row := created.get(waiting.identity):
-                _resolve(waiting, _created(row, written.warnings.get(waiting.identity, ())))
+                _resolve(waiting, tell_created(row, written.warnings.get(waiting.identity, ())))
             else:
                 found = stored.get(waiting.identity)
-                _resolve(waiting, _not_new(waiting.normal, found, known.get(found.event.id, []) if found else []))
+                _resolve(waiting, tell_known(waiting.normal, found, known.get(found.event.id, []) if found else []))
 
     async def _write(self, connection: Any, group: list[_Waiting]) -> "_Written":
         """The group's rows and which of them were new; undecided when a lock is, or was lately, held too long."""
@@ -227,6 +217,8 @@ class Recorder:
         try:
             if not undecided:
                 await self._write_decided(connection, waiting, written)
+        except Outdated:
+            log.info("intake.rules_compiling", events=len(waiting) - len(written.rows))
         except LOCKED as error:
             undecided = True
             self._undecided_until = time.monotonic() + UNDECIDED_FOR_S
@@ -238,9 +230,20 @@ class Recorder:
         return written
 
     async def _write_decided(self, connection: Any, waiting: list[_Waiting], written: "_Written") -> None:
-        """Decides and records what is to be decided now; what cannot be decided is left for a worker."""
-        rulebook = await self._rules.fresh()
-        inline = [one for one in waiting if one.processing == "inline"]
+        """Decides and records what is to be decided now; what cannot be decided is left for a worker.
+
+        Raises `Outdated` where the rules changed meanwhile and the new ones are not compiled soon.
+        """
+        try:
+            await self._write_by(await self._rules.fresh(), connection, waiting, written)
+        except Outdated:
+            await self._rules.catch_up()
+            await self._write_by(self._rules.rulebook, connection, waiting, written)
+
+    async def _write_by(
+        self, rulebook: Rulebook, connection: Any, waiting: list[_Waiting], written: "_Written"
+    ) -> None:
+        inline = [one for one in waiting if one.processing == "inline" and one.identity not in written.rows]
         if all(rulebook.plan(one.normal.event.event_type).is_plain for one in inline):
             rows = {one.identity: row for one in inline if (row := self._decided_plain(one, rulebook, written))}
             written.take(rows, await _with_retries(partial(record, in_order=self._in_order), connection, rows))
@@ -262,7 +265,7 @@ class Recorder:
         """One transaction: locks what the events touch, decides them, writes it all. Tried one by one when it fails."""
         try:
             rows, warnings = await self._transact(connection, run, rulebook)
-        except (*LOCKED, *DATABASE_GONE):
+        except (*LOCKED, *DATABASE_GONE, Outdated):
             raise
         except Exception:
             if len(run) == 1:
@@ -347,52 +350,6 @@ async def _with_retries(
             if not left:
                 raise
     raise AssertionError
-
-
-def _created(row: EventRow, warnings: Sequence[Warning_]) -> Recorded:
-    _tell(row.event, "created", actions=len(row.actions))
-    return Recorded(result="created", event=row.event, actions=[action for action, _ in row.actions], warnings=warnings)
-
-
-def _not_new(normal: NormalEvent, found: StoredEvent | None, actions: Sequence[RewardAction]) -> Answer:
-    if found is None:
-        if normal.refusal is not None:
-            _tell(normal.event, "refused", reason=normal.refusal.code)
-            return normal.refusal
-        return Overloaded("another report of this event is in progress; send again", retry_after_s=RETRY_AFTER_S)
-    if found.fingerprint == normal.fingerprint:
-        _tell(found.event, "duplicate")
-        return Recorded(result="duplicate", event=found.event, actions=actions)
-    event = found.event
-    _tell(event, "conflict")
-    return EventConflict(
-        f"source {event.source!r} already reported external_id {event.external_id!r} with other content "
-        f"(event {event.id}); a correction is a new fact with an external_id of its own",
-        extra={"event_id": str(event.id)},
-    )
-
-
-def _tell(event: EconomicEvent, result: str, **more: object) -> None:
-    """One wide line an event, and its count. Nothing of its context: that may be personal."""
-    EVENTS.labels(event_type_label(event.event_type), result).inc()
-    log.info(
-        "event",
-        result=result,
-        id=event.id,
-        source=event.source,
-        external_id=event.external_id,
-        event_type=event.event_type,
-        status=event.status,
-        ruleset_version=event.ruleset_version,
-        **more,
-    )
-
-
-def _refusal(error: asyncpg.PostgresError) -> ConnectError:
-    if isinstance(error, NOT_STORABLE):
-        return InvalidEvent(f"the event cannot be stored: {error}")
-    log.error("intake.database_refused", error=repr(error))
-    return DatabaseUnavailable(f"the database refused: {error}", retry_after_s=RETRY_AFTER_S)
 
 
 def _resolve(waiting: _Waiting, answer: Answer) -> None:

@@ -6,12 +6,13 @@ from http import HTTPStatus
 
 from connect.config import BusSettings, Settings
 from connect.errors import ConnectError
+from connect.intake.answers import Answer
 from connect.intake.bus.consumer import Unready
 from connect.intake.bus.port import Message
 from connect.intake.bus.reading import read_message
 from connect.intake.foreign import Foreign
 from connect.intake.normalize import DEFAULT_SOURCE, NormalEvent, Terms
-from connect.intake.record import GROUP_CHARACTERS_MAX, Answer, Processing, Recorder
+from connect.intake.record import GROUP_CHARACTERS_MAX, Processing, Recorder
 
 Numbered = tuple[int, NormalEvent]
 """A fact, and the place of its message in the batch."""

@@ -8,6 +8,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from connect.model import EconomicEvent, RewardAction
+from connect.store.events.fence import FENCE, refuse_outdated
 from connect.store.events.rows import (
     ACTION_LIST,
     ACTION_ROW,
@@ -52,7 +53,7 @@ WITH decided AS (
         trace = d.trace, state = d.state, decide_at = NULL, failure = NULL
     FROM unnest($1::uuid[], $2::integer[], $3::timestamptz[], $4::json[], $7::jsonb[])
         AS d (id, ruleset_version, decided_at, trace, state)
-    WHERE event.id = d.id AND (event.status = 'received' OR $6)
+    WHERE event.id = d.id AND (event.status = 'received' OR $6) AND {FENCE.format(version="d.ruleset_version")}
     RETURNING event.id
 ), owed AS (
     INSERT INTO reward_action ({ACTION_LIST})
@@ -106,6 +107,7 @@ async def save_decisions(
     """Stores decisions with their actions; returns the ids that this call decided. In a transaction of the caller's.
 
     Events decided meanwhile by another process are left alone, unless `again` (a replay, which holds their rows).
+    Raises `Outdated` where rules that are no longer live decided them.
     """
     rows = await connection.fetch(
         SAVE_DECISIONS,
@@ -118,6 +120,8 @@ async def save_decisions(
         [None if row.state is None else RawJson(row.state) for row in decided],
     )
     saved = {row["id"] for row in rows}
+    if len(saved) < len(decided):
+        await refuse_outdated(connection, [row.ruleset_version for row in decided])
     owed = [action for row in decided if row.event_id in saved for action, _ in row.actions]
     if placed := [action.id for action in owed if action.target in in_order]:
         await enter(connection, placed, in_order)

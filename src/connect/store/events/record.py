@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
+from connect.store.events.fence import FENCE, refuse_outdated
 from connect.store.events.rows import (
     ACTION_LIST,
     ACTION_ROW,
@@ -15,14 +16,17 @@ from connect.store.events.rows import (
 from connect.store.order import enter
 from connect.store.pool import Connection, RawJson
 
-RECORD_EVENTS = """
-    INSERT INTO event (id, source, external_id, event_type, occurred_at, received_at, actor_user_id,
+_EVENT_LIST = """id, source, external_id, event_type, occurred_at, received_at, actor_user_id,
         primary_subject_user_id, parties, context, extensions, effects, status, ruleset_version, decided_at,
-        fingerprint, trace, decide_at, state, occurred_at_reported)
+        fingerprint, trace, decide_at, state, occurred_at_reported"""
+
+RECORD_EVENTS = f"""
+    INSERT INTO event ({_EVENT_LIST})
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
         $7::text[], $8::text[], $9::jsonb[], $10::jsonb[], $11::jsonb[], $12::text[], $13::text[], $14::integer[],
-        $15::timestamptz[], $16::bytea[], $17::json[], $18::timestamptz[], $19::jsonb[],
-        $20::boolean[])
+        $15::timestamptz[], $16::bytea[], $17::json[], $18::timestamptz[], $19::jsonb[], $20::boolean[])
+        AS reported ({_EVENT_LIST})
+    WHERE {FENCE.format(version="ruleset_version")}
     ON CONFLICT (source, external_id) DO NOTHING
     RETURNING id
 """
@@ -59,7 +63,8 @@ async def record_impatiently(connection: Connection, rows: Sequence[EventRow]) -
 async def record(connection: Connection, rows: Sequence[EventRow], in_order: Collection[str] = ()) -> set[UUID]:
     """Records events of distinct identities with their actions, all or nothing; returns the ids that were new.
 
-    `in_order`: targets that take a user's commands one at a time, in the order of these rows.
+    `in_order`: targets that take a user's commands one at a time, in the order of these rows. Raises `Outdated` where
+    rules that are no longer live decided them: of decided rows nothing is written then.
     """
     placed = [action.id for row in rows for action, _ in row.actions if action.target in in_order]
     if not placed:
@@ -100,7 +105,10 @@ async def _record(connection: Connection, rows: Sequence[EventRow]) -> set[UUID]
         [event.occurred_at_reported for event in events],
         *([action_rows(actions)] if actions else []),
     )
-    return {row["id"] for row in recorded}
+    new = {row["id"] for row in recorded}
+    if len(new) < len(rows):
+        await refuse_outdated(connection, [event.ruleset_version for event in events])
+    return new
 
 
 async def stored_events(

@@ -1,0 +1,124 @@
+"""Nothing is decided by rules that are no longer live, whoever decides: real processes' parts on one real database."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from connect.authoring import read_and_check
+from connect.intake.backlog import Backlog, replay
+from connect.intake.live import LiveRules
+from connect.store.events.fence import Outdated, outlast
+from connect.store.rules import change
+from tests.intake.rule_model import Intake, intake_on, purchase
+
+PLAIN = (
+    "version: 1\nunits: {{ points: {{ scale: 0 }} }}\nrules:\n"
+    + """
+  - key: cashback
+    event_type: purchase.completed
+    actions: [ {{ target: points, command: credit, recipient: actor, amount: {amount}, unit: points }} ]
+"""
+)
+LIMITED = PLAIN + "    limits: [ {{ per: actor, every: day, uses: 500 }} ]\n"
+OTHERS = """
+  - {{ key: other-{n}, event_type: other.thing, condition: "context.amount > {n} && context.kind == 'k{n}'",
+      actions: [ {{ target: points, command: credit, recipient: actor, amount: {n}, unit: points }} ] }}"""
+STATES = pytest.mark.parametrize("rules", [PLAIN, LIMITED], ids=["plain", "with a limit"])
+
+
+@pytest.fixture
+async def intake(pool: Any) -> AsyncIterator[Intake]:
+    async with intake_on(pool, PLAIN.format(amount=1)) as made:
+        yield made
+
+
+async def publish_elsewhere(pool: Any, text: str) -> int:
+    """As another process does: this one learns of it by itself, and has not yet."""
+    document, problems = read_and_check(text)
+    assert not [one for one in problems if one.severity == "error"]
+    async with pool.acquire() as connection:
+        return (await change(connection, lambda _: document, "elsewhere", "")).version
+
+
+def amounts(answers: list[Any]) -> set[str]:
+    return {action.amount for answer in answers for action in answer.actions}
+
+
+@STATES
+async def test_events_after_a_publish_elsewhere_are_decided_by_it(rules: str, pool: Any) -> None:
+    async with intake_on(pool, rules.format(amount=1)) as intake:
+        assert amounts(await intake.report(purchase(1))) == {"1"}
+        version = await publish_elsewhere(pool, rules.format(amount=2))
+        answers = await intake.report(*(purchase(n) for n in range(2, 12)))
+        assert {answer.event.ruleset_version for answer in answers} == {version}
+        assert amounts(answers) == {"2"}
+
+
+@STATES
+async def test_events_wait_undecided_while_the_new_rules_are_compiled(rules: str, pool: Any) -> None:
+    """A thousand rules take longer than events wait; then a worker decides, by the new ones."""
+    async with intake_on(pool, rules.format(amount=1)) as intake:
+        many = rules.format(amount=2) + "".join(OTHERS.format(n=n) for n in range(1500))
+        version = await publish_elsewhere(pool, many)
+        [answer] = await intake.report(purchase(1))
+        assert (answer.event.status, answer.actions) == ("received", [])
+        await intake.rules.refresh()
+        await Backlog(pool, intake.rules).tick()
+        assert await pool.fetchval("SELECT ruleset_version FROM event") == version
+        assert await intake.given() == [("cashback", "u1", "2", "pending", "0", False)]
+
+
+async def test_a_worker_with_old_rules_decides_what_waits_by_the_new_ones(intake: Intake) -> None:
+    await intake.report(*(purchase(n) for n in range(20)), processing="queued")
+    version = await publish_elsewhere(intake.pool, PLAIN.format(amount=2))
+    backlog = Backlog(intake.pool, intake.rules)
+    assert await backlog.tick() == 20
+    await backlog.tick()
+    rows = await intake.pool.fetch("SELECT DISTINCT ruleset_version, status, tries FROM event")
+    assert [tuple(row) for row in rows] == [(version, "decided", 1)]
+
+
+async def test_a_replay_by_old_rules_writes_nothing(intake: Intake) -> None:
+    [answer] = await intake.report(purchase(1))
+    old = intake.rules.rulebook
+    await publish_elsewhere(intake.pool, PLAIN.format(amount=2).replace("cashback", "other"))
+    async with intake.pool.acquire() as connection:
+        with pytest.raises(Outdated):
+            await replay(connection, [answer.event.id], old)
+    assert [row[0] for row in await intake.given()] == ["cashback"]
+
+
+async def test_duplicates_are_known_however_old_the_rules_are(intake: Intake) -> None:
+    await intake.report(purchase(1))
+    await publish_elsewhere(intake.pool, PLAIN.format(amount=2))
+    [again] = await intake.report(purchase(1))
+    assert (again.result, amounts([again])) == ("duplicate", {"1"})
+
+
+async def test_whoever_publishes_waits_for_what_began_before_and_cuts_off_what_never_ends(
+    pool: Any, database_url: str
+) -> None:
+    working = await asyncpg.connect(database_url, server_settings={"application_name": "connect-api"})
+    async with pool.acquire() as publisher:
+        await working.execute("BEGIN")
+        waiting = asyncio.create_task(outlast(publisher, patience_s=60))
+        done, _ = await asyncio.wait({waiting}, timeout=0.2)
+        assert not done
+        await working.execute("COMMIT")
+        await asyncio.wait_for(waiting, 10)
+        await working.execute("BEGIN")
+        await asyncio.wait_for(outlast(publisher, patience_s=0.1), 10)
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await working.execute("COMMIT")
+
+
+async def test_many_refreshes_at_once_compile_once(intake: Intake) -> None:
+    version = await publish_elsewhere(intake.pool, PLAIN.format(amount=2))
+    await asyncio.gather(*(intake.rules.refresh() for _ in range(20)))
+    assert intake.rules.rulebook.version == version
+    stale = LiveRules(intake.pool)
+    await asyncio.gather(*(stale.catch_up(5) for _ in range(5)))
+    assert stale.rulebook.version == version
