@@ -4,13 +4,13 @@ import asyncio
 import os
 import sys
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from connect.intake.live import LiveRules
 from connect.jobs.runner import JobRunner
-from connect.store.jobs import TRIES_MAX
+from connect.store.jobs import STEP_ROWS, TRIES_MAX, lease_job, lock_step
 from connect.store.keys import create_key
 from tests.conftest import eventually
 from tests.dispatch.stand_in import add_actions
@@ -139,3 +139,27 @@ async def test_jobs_need_the_scope_of_what_they_do_and_a_bound_key_sees_none_of_
     assert (await api.with_key(bound).get(f"/internal/jobs/{job['id']}")).status == 404
     assert (await api.with_key(bound).post(f"/internal/jobs/{job['id']}/cancel")).status == 404
     assert (await api.get(f"/internal/jobs/{uuid4()}")).status == 404
+
+
+async def test_a_worker_that_lost_its_lease_does_no_step(pool: Any, job: dict[str, Any]):
+    async with pool.acquire() as connection:
+        first, second = uuid4(), uuid4()
+        assert str(await lease_job(connection, first, 0)) == job["id"]
+        assert str(await lease_job(connection, second, 30)) == job["id"]
+        async with connection.transaction():
+            assert await lock_step(connection, UUID(job["id"]), first) is None
+            step = await lock_step(connection, UUID(job["id"]), second)
+    assert step is not None
+    assert len(step.ids) == STEP_ROWS
+
+
+async def test_two_workers_at_once_do_each_step_once(api: Api, pool: Any, job: dict[str, Any]):
+    runners = [await runner_of(pool) for _ in range(4)]
+
+    async def work(runner: JobRunner) -> None:
+        while (await shown(api, job))["status"] != "done":
+            await runner.tick()
+
+    await asyncio.wait_for(asyncio.gather(*(work(runner) for runner in runners)), 60)
+    assert (await shown(api, job))["result"] == {"changed": MANY, "passed_by": 0}
+    assert (await shown(api, job))["done"] == MANY
