@@ -6,7 +6,6 @@ a rule, and an erased event has erased values.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ from msgspec import Struct
 
 from connect.engine.compile import CompiledRule, compile_rule
 from connect.engine.counters import recorded
+from connect.engine.decide.evaluate import closed_window
 from connect.engine.decide.payouts import clipped
 from connect.engine.expression import Activation, make_activation
 from connect.engine.links import event_values
@@ -125,7 +125,7 @@ def _completed(
             continue
         detail = entry.detail
         if entry.outcome == "not_live" and not detail:
-            detail = window(rule, read.event.occurred_at)
+            detail = closed_window(rule, read.event.occurred_at)
         values = {**_values(entry, rule, document, read, activation), **entry.values}
         yield msgspec.structs.replace(entry, values=values, detail=detail)
 
@@ -145,23 +145,8 @@ def _values(
     return {name: clipped(value) for name, value in activation.values_read(reads).items()}
 
 
-def window(rule: RewardRule, moment: datetime) -> str:
-    """Why a rule does not apply at a moment, or nothing. The window is half-open: [starts_at, ends_at)."""
-    if not rule.enabled:
-        return "disabled"
-    if rule.starts_at is not None and moment < rule.starts_at:
-        return f"starts {_utc(rule.starts_at)}"
-    if rule.ends_at is not None and moment >= rule.ends_at:
-        return f"ended {_utc(rule.ends_at)}"
-    return ""
-
-
 def _is_window(detail: str) -> bool:
     return detail == "disabled" or detail.startswith(("starts ", "ended "))
-
-
-def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _spell(entry: RuleTrace, lines: tuple[str, ...]) -> SpelledOut:

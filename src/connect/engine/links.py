@@ -5,7 +5,6 @@ whichever is first. The row remembers the facts of both kinds: a refund that cam
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
@@ -131,7 +130,3 @@ def with_reverser(stored: StateValue, event_id: str) -> StateValue:
         if event_id in known
         else StateValue(stored.value, {**(stored.detail or {}), "reversers": [*known, event_id]})
     )
-
-
-def utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

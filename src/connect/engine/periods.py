@@ -1,6 +1,7 @@
 """Periods of the calendar in a zone, and the steps of a streak. Every moment of the years 1 to 9999 has one."""
 
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -115,3 +116,9 @@ def _plus(moment: datetime, length: timedelta) -> datetime:
         return (moment + length).astimezone(UTC)
     except OverflowError:
         return LAST if length > timedelta() else FIRST
+
+
+@lru_cache(maxsize=1_024)
+def utc_text(moment: datetime) -> str:
+    """RFC 3339 in UTC with `Z`, as events, traces and links write a moment."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -5,9 +5,8 @@ budgets to lock; `give` settles who gets it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
@@ -21,9 +20,10 @@ from connect.engine.decide.state import Reading, State
 from connect.engine.expression import Activation, Failed, Missing
 from connect.engine.index import Plan, Rulebook
 from connect.engine.limits import Periods, Slot, parties, slot, subjects
+from connect.engine.periods import utc_text
 from connect.engine.state import ZERO
 from connect.engine.variants import Assignment, assign
-from connect.model import EconomicEvent, RuleTrace, Warning_
+from connect.model import EconomicEvent, RewardRule, RuleTrace, Warning_
 
 
 class Candidate(Struct, frozen=True):
@@ -151,13 +151,8 @@ class _Weighing:
 
     def _not_live(self, compiled: CompiledRule) -> str:
         """Why the rule does not apply to the event, or nothing. The window is half-open: [starts_at, ends_at)."""
-        rule, moment = compiled.rule, self.event.occurred_at
-        if not rule.enabled:
-            return "disabled"
-        if rule.starts_at is not None and moment < rule.starts_at:
-            return f"starts {_utc(rule.starts_at)}"
-        if rule.ends_at is not None and moment >= rule.ends_at:
-            return f"ended {_utc(rule.ends_at)}"
+        if detail := closed_window(compiled.rule, self.event.occurred_at):
+            return detail
         building = self.rulebook.published.building
         if building and compiled.counters:
             names = [name for name in sorted(compiled.counters) if self.rulebook.counters[name].id in building]
@@ -262,6 +257,12 @@ class _Weighing:
         return self._values_of[reads]
 
 
-@lru_cache(maxsize=1_024)
-def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def closed_window(rule: RewardRule, moment: datetime) -> str:
+    """Why a rule does not apply at a moment, or nothing. The window is half-open: [starts_at, ends_at)."""
+    if not rule.enabled:
+        return "disabled"
+    if rule.starts_at is not None and moment < rule.starts_at:
+        return f"starts {utc_text(rule.starts_at)}"
+    if rule.ends_at is not None and moment >= rule.ends_at:
+        return f"ended {utc_text(rule.ends_at)}"
+    return ""

@@ -12,6 +12,7 @@ from connect.engine.expression.environment import ELEMENTS_MAX, Activation
 from connect.engine.expression.explain import explain, sentence
 from connect.engine.expression.fast_path import quick
 from connect.engine.expression.problems import ExpressionError, Failed, Missing, Problem, Source
+from connect.engine.periods import utc_text
 
 _BOOL: Final = cel.Type.BOOL
 _ERROR: Final = cel.Type.ERROR
@@ -127,7 +128,7 @@ class Value:
         """
         if self._path is not None:
             found = paths.resolve(activation.plain, self._path)
-            return _moment_text(found) if isinstance(found, datetime.datetime) else found
+            return utc_text(found) if isinstance(found, datetime.datetime) else found
         result = self._program.run(activation)
         outcome = result if isinstance(result, Failed) else self._program.settled(result, activation)
         if isinstance(outcome, (Missing, Failed)):
@@ -244,7 +245,7 @@ def _to_json(value: cel.Value) -> Any:
     if isinstance(found, dict):
         return {_key_text(key): _to_json(item) for key, item in cast("dict[Any, cel.Value]", found).items()}
     if isinstance(found, datetime.datetime):
-        return _moment_text(found)
+        return utc_text(found)
     if isinstance(found, datetime.timedelta):
         return _duration_text(found)
     if isinstance(found, float) and not math.isfinite(found):
@@ -258,10 +259,6 @@ def _key_text(key: Any) -> str:
     if isinstance(key, str):
         return key
     return str(key).lower() if isinstance(key, bool) else str(key)
-
-
-def _moment_text(moment: datetime.datetime) -> str:
-    return moment.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
 
 
 def _duration_text(duration: datetime.timedelta) -> str:
