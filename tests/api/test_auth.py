@@ -1,6 +1,7 @@
 """Every route of the OpenAPI against every kind of credential; keys bound to a source or a target; revocation."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -27,7 +28,7 @@ async def operations(api: Api) -> list[tuple[str, str, str]]:
     document = (await api.get("/openapi.json")).json
     found = []
     for path, item in document["paths"].items():
-        concrete = path.replace("{event_id}", str(uuid4())).replace("{action_id}", str(uuid4()))
+        concrete = re.sub(r"\{(event|action|job)_id\}", str(uuid4()), path)
         concrete = (
             concrete.replace("{key}", "nothing")
             .replace("{name}", "nothing")

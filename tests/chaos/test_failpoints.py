@@ -16,6 +16,8 @@ INTAKE = ("intake.before_commit", "intake.after_commit")
 DECIDE = ("decide.after_claim", "decide.before_commit", "decide.after_commit")
 BUS = ("bus.before_ack", "bus.after_ack")
 """Died at in test_bus_failpoints.py."""
+JOBS = ("jobs.step",)
+"""Died at in tests/api/test_jobs.py."""
 DISPATCH = {"claim.after": 2, "send.before": 30, "send.after": 30, "settle.before": 3, "settle.after": 3}
 """And at which reaching it dies: in the middle, with more behind it."""
 
@@ -23,7 +25,7 @@ DISPATCH = {"claim.after": 2, "send.before": 30, "send.after": 30, "settle.befor
 def test_every_failpoint_of_the_source_is_died_at():
     source = Path(connect.__file__).parent
     found = {name for file in source.rglob("*.py") for name in re.findall(r'\breach\("([^"]+)"\)', file.read_text())}
-    assert found == {*INTAKE, *DECIDE, *BUS, *DISPATCH}
+    assert found == {*INTAKE, *DECIDE, *BUS, *DISPATCH, *JOBS}
 
 
 @pytest.mark.timeout(300)
