@@ -106,8 +106,9 @@ async def _record(connection: Connection, rows: Sequence[EventRow]) -> set[UUID]
         *([action_rows(actions)] if actions else []),
     )
     new = {row["id"] for row in recorded}
-    if len(new) < len(rows):
-        await refuse_outdated(connection, [event.ruleset_version for event in events])
+    decided = {event.id: event.ruleset_version for event in events if event.ruleset_version is not None}
+    if new.isdisjoint(decided):  # one snapshot judged all rows: where a decided one was written, its rules were live
+        await refuse_outdated(connection, list(decided.values()))
     return new
 
 
