@@ -1,0 +1,1 @@
+"""Events in single tables with deletion in batches, or in monthly partitions with an identity table."""
