@@ -28,6 +28,9 @@ PLAIN = (
 """
 )
 LIMITED = PLAIN + "    limits: [ {{ per: actor, every: day, uses: 500 }} ]\n"
+OTHERS = """
+  - {{ key: other-{n}, event_type: other.thing, condition: "context.amount > {n} && context.kind == 'k{n}'",
+      actions: [ {{ target: points, command: credit, recipient: actor, amount: {n}, unit: points }} ] }}"""
 STATES = pytest.mark.parametrize("rules", [PLAIN, LIMITED], ids=["plain", "with a limit"])
 
 
@@ -152,3 +155,16 @@ async def test_many_refreshes_at_once_compile_once(intake: Intake) -> None:
     stale = LiveRules(intake.pool)
     await asyncio.gather(*(stale.catch_up(5) for _ in range(5)))
     assert stale.rulebook.version == version
+
+
+async def test_events_do_not_wait_for_rules_that_are_being_compiled(intake: Intake) -> None:
+    """Also where this process has not looked for a while: the fence judges what it decides meanwhile."""
+    await publish_elsewhere(intake.pool, PLAIN.format(amount=2) + "".join(OTHERS.format(n=n + 1) for n in range(4000)))
+    compiling = asyncio.create_task(intake.rules.refresh())
+    await asyncio.sleep(0)
+    intake.rules.looked_at = 0.0
+    reporting = asyncio.create_task(intake.report(purchase(1)))
+    first, _ = await asyncio.wait({compiling, reporting}, return_when=asyncio.FIRST_COMPLETED)
+    assert first == {reporting}
+    assert reporting.result()[0].event.status == "received"
+    await compiling

@@ -32,15 +32,16 @@ class LiveRules:
     async def fresh(self) -> Rulebook:
         """The rulebook to decide by now. A process that stood still looks first whether it is still the live one.
 
-        Raises what the database raises.
+        Nobody waits here for rules that are being compiled: the fence judges what the older ones decide meanwhile.
         """
-        if time.monotonic() - self.looked_at > STALE_AFTER_S:
-            await self.refresh()
+        if time.monotonic() - self.looked_at > STALE_AFTER_S and not self._refreshing.locked():
+            await self.catch_up()
         return self.rulebook
 
     async def catch_up(self, within_s: float = CATCH_UP_S) -> None:
         """Takes the live version over where that is done so soon; else it goes on beside, and the next one sees it."""
-        self._catching_up = asyncio.create_task(self._refresh_or_tell())
+        if self._catching_up is None or self._catching_up.done():
+            self._catching_up = asyncio.create_task(self._refresh_or_tell())
         await asyncio.wait({self._catching_up}, timeout=within_s)
 
     async def _refresh_or_tell(self) -> None:
@@ -79,12 +80,10 @@ class LiveRules:
             return None, self.rulebook.published if same else await read_published_context(connection)
 
     async def _use(self, version: RulesetVersion, published: PublishedContext) -> None:
-        """Compiling happens in a thread: thousands of rules take seconds, and events come in meanwhile."""
+        """Compiles in a thread: thousands of rules take seconds, and events come in meanwhile."""
         compiled = await asyncio.to_thread(
             Rulebook.compile, version.version, version.document, version.rule_versions, published
         )
-        if compiled.version < self.rulebook.version:
-            return  # a later publish was compiled faster
         self.rulebook = compiled
         log.info("rules.live", version=version.version, rules=len(version.document.rules))
 

@@ -22,7 +22,7 @@ NOW = "SELECT clock_timestamp()"
 OLDER = """
 FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-    AND application_name LIKE 'connect-%' AND xact_start < $1
+    AND usename = current_user AND application_name LIKE 'connect-%' AND xact_start < $1
 """
 COUNT_OLDER = f"SELECT count(*) {OLDER}"
 END_OLDER = f"SELECT count(pg_terminate_backend(pid)) {OLDER}"
@@ -42,8 +42,8 @@ async def refuse_outdated(connection: Connection, versions: Sequence[int | None]
 async def outlast(connection: Connection, *, patience_s: float = OUTLAST_S) -> None:
     """Returns when every transaction of Connect that began before this call has ended.
 
-    After a publish has committed: what begins from then on sees it. What is left after `patience_s` is cut off. The
-    database's account sees and ends its own connections without further rights.
+    After a publish has committed: what begins from then on sees it. What is left after `patience_s` is cut off. Only
+    connections of this database account are waited for: those it sees and may end without further rights.
     """
     moment = await connection.fetchval(NOW)
     cut_off_at = time.monotonic() + patience_s
