@@ -52,14 +52,24 @@ def amounts(answers: list[Any]) -> set[str]:
     return {action.amount for answer in answers for action in answer.actions}
 
 
+async def drained(intake: Intake) -> bool:
+    """Decides what waits, as a worker does, until nothing does."""
+    await Backlog(intake.pool, intake.rules).tick()
+    return not await intake.pool.fetchval("SELECT EXISTS (SELECT FROM event WHERE status = 'received')")
+
+
 @STATES
 async def test_events_after_a_publish_elsewhere_are_decided_by_it(rules: str, pool: Any) -> None:
+    """At once, or undecided at first where this machine is too busy to compile so soon; never by the older rules."""
     async with intake_on(pool, rules.format(amount=1)) as intake:
         assert amounts(await intake.report(purchase(1))) == {"1"}
         version = await publish_elsewhere(pool, rules.format(amount=2))
         answers = await intake.report(*(purchase(n) for n in range(2, 12)))
-        assert {answer.event.ruleset_version for answer in answers} == {version}
-        assert amounts(answers) == {"2"}
+        assert {answer.event.ruleset_version for answer in answers} <= {version, None}
+        await eventually(lambda: drained(intake))
+        later = await pool.fetch("SELECT DISTINCT ruleset_version FROM event WHERE external_id <> 'p1'")
+        assert [row["ruleset_version"] for row in later] == [version]
+        assert sorted(row[2] for row in await intake.given()) == ["1", *["2"] * 10]
 
 
 @STATES
@@ -80,9 +90,7 @@ async def test_events_are_recorded_undecided_while_the_new_rules_cannot_be_had(r
 async def test_a_worker_with_old_rules_decides_what_waits_by_the_new_ones(intake: Intake) -> None:
     await intake.report(*(purchase(n) for n in range(20)), processing="queued")
     version = await publish_elsewhere(intake.pool, PLAIN.format(amount=2))
-    backlog = Backlog(intake.pool, intake.rules)
-    assert await backlog.tick() == 20
-    await backlog.tick()
+    await eventually(lambda: drained(intake))
     rows = await intake.pool.fetch("SELECT DISTINCT ruleset_version, status, tries FROM event")
     assert [tuple(row) for row in rows] == [(version, "decided", 1)]
 

@@ -6,6 +6,7 @@ from connect.intake.live import LiveRules
 from connect.intake.rebuild import Rebuilder
 from connect.store.published_context import restart
 from connect.store.rules import change
+from tests.conftest import eventually
 from tests.intake.rule_model import CASHBACK, HEAD, intake_on, purchase, refund
 
 FIRST = """
@@ -71,4 +72,9 @@ async def test_a_process_that_stood_still_looks_for_a_publish_before_it_decides(
             await change(connection, lambda document: document, "ann", "")
         assert (await stale.fresh()).version == 1
         stale.looked_at -= 3
-        assert (await stale.fresh()).version == intake.rules.rulebook.version + 1
+        wanted = intake.rules.rulebook.version + 1
+
+        async def looked() -> bool:
+            return (await stale.fresh()).version == wanted
+
+        await eventually(looked)
