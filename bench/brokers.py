@@ -52,7 +52,7 @@ SENDING = 100
 AT_ONCE = 4
 REPEATS = 3
 FEW = {"sqs": 200}
-"""Of a broker that is slow here: moto, in this process, stands in for Amazon's servers."""
+"""The smaller counts for a broker that is slow here: moto, in this process, stands in for Amazon's servers."""
 
 
 def events_of(broker: str) -> int:

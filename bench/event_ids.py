@@ -1,4 +1,4 @@
-"""What ids that are all hash cost the primary key of events, beside ids that order by the reported moment.
+"""Measures what ids that are all hash cost the primary key of events, beside ids ordered by the reported moment.
 
 `python -m bench.event_ids` inserts as many ids of both kinds into two tables, turn and turn about, and prints
 microseconds and bytes of write-ahead log a row, and the size of each index.

@@ -81,7 +81,7 @@ async def over_http(url: str, run: str) -> float:
 
 
 async def floor(pool: Any, run: str) -> float:
-    """The same rows, decided beforehand, by the same statement on one connection."""
+    """Measures the same rows, decided beforehand, by the same statement on one connection."""
     rulebook = Rulebook.compile(1, RULES, {})
     now = datetime.now(UTC)
     normals: list[NormalEvent] = [normalize(convert_reported(each), Terms(), now) for each in documents(run)]

@@ -87,7 +87,7 @@ def bodies(run: str) -> list[bytes]:
 
 
 def cpu_s(pid: int) -> float:
-    """Of the process and all below it, ended ones that were waited for included."""
+    """Returns the CPU seconds of the process and all below it, ended ones that were waited for included."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -58,7 +58,7 @@ MEANINGS = {
     "JwtSettings.jwks_file": "The same as a file, in place of the address.",
     "JwtSettings.algorithms": "Which signatures are taken.",
 }
-"""Of settings whose code says no more than their name."""
+"""The notes of settings whose code says no more than their name."""
 
 ELSEWHERE = {
     "CONNECT_URL": "Commands that are clients of the API: its address (default `http://127.0.0.1:8080`).",
@@ -84,7 +84,7 @@ def cell(text: str) -> str:
 
 
 def notes_of(kind: type[Struct]) -> dict[str, str]:
-    """What stands in quotes below each field in the source."""
+    """Returns the notes that stand in quotes below each field in the source."""
     body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
     return {
         field.target.id: note.value.value

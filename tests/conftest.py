@@ -1,4 +1,4 @@
-"""What every test may use: a real database of its own, and a way to wait for what must come true."""
+"""Every test may use a real database of its own, and a way to wait for what must come true."""
 
 import asyncio
 import inspect
@@ -83,7 +83,7 @@ def external_url(embedded_url: str) -> str:
 
 
 async def _hasten(url: str) -> None:
-    """What dies in tests are processes, never the machine: the server need not wait for the disk."""
+    """Lets the server not wait for the disk: processes die in tests, the machine never does."""
     connection: asyncpg.Connection[Any] = await asyncpg.connect(url)
     for setting in ("fsync", "full_page_writes", "synchronous_commit"):
         await connection.execute(f"ALTER SYSTEM SET {setting} = off")
@@ -125,7 +125,7 @@ async def database_url(_stock: Stock) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def external_database_url(external_url: str) -> AsyncIterator[str]:
-    """The same on the PostgreSQL that runs beside us."""
+    """Gives a database on the PostgreSQL that runs beside us."""
     url = await databases.create(external_url)
     await migrate(url)
     yield url

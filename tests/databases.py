@@ -54,7 +54,7 @@ async def _on(server_url: str, statement: str) -> None:
 
 
 class Stock:
-    """Of one server, for one test process."""
+    """Keeps the databases of one server, for one test process."""
 
     def __init__(self, server_url: str, template: str) -> None:
         self._server_url, self._template = server_url, template

@@ -47,7 +47,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one event.
+    """Tells what became of one event.
 
     created, duplicate: Connect has it. conflict: its id is known with other content; invalid: it can never be taken;
     both are for a person. unavailable: not acknowledged in time, send it again. `problem` (RFC 9457) says why.
@@ -315,7 +315,7 @@ class Source(Protocol, Generic[Row]):
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What one call of `drain` did; `left` rows could not be reported in time and wait for the next."""
+    """Tells what one call of `drain` did; `left` rows could not be reported in time and wait for the next."""
 
     done: int = 0
     refused: int = 0

@@ -47,7 +47,7 @@ class BusSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     url: str
     """The scheme picks the broker."""
     source: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
-    """Of messages that name none."""
+    """The source of messages that name none."""
     source_bound: bool = False
     """Messages that name another source than `source` are refused."""
 

@@ -65,7 +65,7 @@ Outcome = Completed | Accepted | Refused | Misconfigured | Retriable
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """What a transport brings back for one command."""
+    """The answer that a transport brings back for one command."""
 
     outcome: Outcome
     status_code: int | None = None
@@ -78,12 +78,12 @@ def is_fault(outcome: Outcome) -> bool:
 
 
 def outcome_name(outcome: Outcome) -> str:
-    """The same word in the table, the log and the metric."""
+    """Names an outcome by one word for the table, the log and the metric."""
     return str(outcome.__struct_config__.tag)
 
 
 def settle(command: ClaimedCommand, target: Target, outcome: Outcome, now: datetime, jitter: float) -> Settlement:
-    """What an attempt's outcome makes of its action. `now` is the database's time, `jitter` lies in [0, 1)."""
+    """Returns what an attempt's outcome makes of its action. `now` is the database's time, `jitter` lies in [0, 1)."""
     match outcome:
         case Completed(reference):
             return Settlement(
@@ -138,7 +138,7 @@ def _failed(command: ClaimedCommand, failure: Failure, retries: int, reason: str
 
 
 class Ending(Struct, frozen=True, kw_only=True):
-    """What a target's report makes of an action."""
+    """Says what a target's report makes of an action."""
 
     status: Literal["completed", "failed"]
     failure: Failure | None

@@ -1,4 +1,4 @@
-"""What balancers and Prometheus ask."""
+"""Balancers and Prometheus ask these routes."""
 
 from prometheus_client import CONTENT_TYPE_LATEST
 

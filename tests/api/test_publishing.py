@@ -1,4 +1,4 @@
-"""What goes live is checked as a whole and passes its own tests, by whichever route; a stop always gets through."""
+"""A ruleset goes live only as a whole that is checked and passes its own tests, by every route; a stop gets through."""
 
 import asyncio
 from typing import Any

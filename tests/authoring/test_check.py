@@ -1,4 +1,4 @@
-"""What a ruleset may not say, each with its place, and what is only warned of."""
+"""A ruleset may not say these things, each with its place, and is only warned of others."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What counters may not say, each with its place."""
+"""Counters may not say these things, each with its place."""
 
 import pytest
 

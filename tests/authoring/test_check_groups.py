@@ -1,4 +1,4 @@
-"""What rules may not be to each other, each with its place."""
+"""Rules may not be these things to each other, each with its place."""
 
 import pytest
 

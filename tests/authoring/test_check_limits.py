@@ -1,4 +1,4 @@
-"""What limits, budgets and safety may not say, each with its place."""
+"""Limits, budgets and safety may not say these things, each with its place."""
 
 import pytest
 

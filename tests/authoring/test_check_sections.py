@@ -1,4 +1,4 @@
-"""What schemas and inline tests may not say, each with its place."""
+"""Schemas and inline tests may not say these things, each with its place."""
 
 import pytest
 

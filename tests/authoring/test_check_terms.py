@@ -1,4 +1,4 @@
-"""What variants, reversals and shares may not say, each with its place."""
+"""Variants, reversals and shares may not say these things, each with its place."""
 
 import pytest
 

@@ -174,7 +174,7 @@ def changed(document: Any, at: tuple[str | int, ...], *, misspelt: bool) -> Any:
 
 
 def made_up(document: Any, positions: Positions) -> list[RuleProblem]:
-    """What is told beside the faults of form of a document that was sound."""
+    """Returns what is told beside the faults of form of a document that was sound."""
     try:
         convert_ruleset(document)
     except InvalidRuleset as error:

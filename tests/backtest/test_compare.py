@@ -45,7 +45,7 @@ async def now(pool: Any) -> datetime:
 
 
 async def all_decided(pool: Any, intakes: list[Intake]) -> None:
-    """What met a held lock was recorded undecided: a worker's part."""
+    """Decides what met a held lock and was recorded undecided: a worker's part."""
     backlog = Backlog(pool, intakes[0].rules, UNDO)
     while await pool.fetchval("SELECT count(*) FROM event WHERE status = 'received'"):
         await backlog.tick()
@@ -53,7 +53,7 @@ async def all_decided(pool: Any, intakes: list[Intake]) -> None:
 
 
 async def deliver_some(pool: Any) -> None:
-    """Of what is on its way: some completed, some given up, some refused."""
+    """Delivers some of what is on its way: some completed, some given up, some refused."""
     await pool.execute("""
         UPDATE reward_action SET attempts = 1, due_at = NULL, completed_at = clock_timestamp(),
             status = CASE WHEN get_byte(uuid_send(id), 7) % 8 < 5 THEN 'completed' ELSE 'failed' END,
@@ -187,7 +187,7 @@ rules:
 
 
 async def test_several_rates_over_a_mixed_history_are_what_live_gives_by_them(pool: Any, database_url: str) -> None:
-    """The same facts in the same order, reported to a Connect that lives by the draft, give what the backtest said."""
+    """Equal facts in equal order, reported to a Connect that lives by the draft, give what the backtest said."""
     draft = RULES.replace("RATE", "0.13").replace("uses: 3", "uses: 2").replace("cap: 9000", "cap: 4000")
     history = facts(120, seed=3)
     async with intake_on(pool, LIVE) as intake:

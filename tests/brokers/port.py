@@ -1,4 +1,4 @@
-"""What every stand-in for a broker has: a stream, queue or subject of a test's own, with a hand on both of its ends."""
+"""A stream, queue or subject of a test's own, with a hand on both of its ends: every stand-in for a broker has it."""
 
 import secrets
 from abc import ABC, abstractmethod
@@ -98,10 +98,10 @@ class BrokerStandIn(ABC):
 
     @abstractmethod
     async def received(self) -> list[tuple[bytes, dict[str, str]]]:
-        """What a target finds: bodies and headers, names in lower case."""
+        """Returns what a target finds: bodies and headers, names in lower case."""
 
     async def hasten(self) -> None:
-        """What is there already gives up on a reader sooner, where the broker has a setting for it."""
+        """Makes what is there already give up on a reader sooner, where the broker has a setting for it."""
         return
 
     async def half_a_while(self) -> None:

@@ -14,7 +14,7 @@ class Relay:
         self._to = host, port
         self.port = free_port()
         self.silent = False
-        """What is sent vanishes, and nobody is told."""
+        """true: messages vanish, and nobody is told."""
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 

@@ -21,7 +21,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 
 class OneAtATime:
-    """What SQS does in one step moto does in many: two threads at once lose deletions and give a message twice."""
+    """Makes moto take in one step what SQS takes in one: two threads at once lose deletions and double messages."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

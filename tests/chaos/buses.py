@@ -29,14 +29,14 @@ PARCEL = 100
 """Messages that a reporter puts at once."""
 CONFIRMED_WITHIN_S = 90
 AWAY = (AMQPError, NatsError, RedisError, OSError, TimeoutError, RuntimeError)
-"""What the clients of the three brokers raise while theirs is away."""
+"""The errors that the clients of the three brokers raise while their broker is away."""
 KILL = "kill with messages in hand"
 SLOWER = """
 CREATE FUNCTION take_a_moment() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$;
 CREATE TRIGGER slower AFTER INSERT ON event FOR EACH STATEMENT EXECUTE FUNCTION take_a_moment();
 """
-"""Of a database that takes as long for a commit as one with disks far away: a kill finds messages in hand."""
+"""A trigger that slows commits as disks far away do: a kill then finds messages in hand."""
 STORED = "SELECT count(*) FROM event"
 
 
@@ -192,7 +192,7 @@ async def make(broker: BrokerStandIn) -> None:
 
 
 async def metric(node: Node, name: str, **labels: str) -> float:
-    """Of its /metrics; 0 where it has no such sample."""
+    """Reads a sample of the node's /metrics; 0 where the node has no such sample."""
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
         session.get(f"{node.url}/metrics") as reply,

@@ -77,7 +77,7 @@ SELECT (SELECT count(*) FROM event WHERE status = 'received')
 
 
 class Observed(Struct):
-    """What there is at the end of a run."""
+    """Holds what there is at the end of a run."""
 
     events: list[dict[str, Any]]
     actions: list[dict[str, Any]]
@@ -85,7 +85,7 @@ class Observed(Struct):
     effects: list[dict[str, Any]]
     """The sandbox's ledger."""
     state: list[dict[str, Any]] = []
-    """What rules remember."""
+    """The rows that rules remember."""
 
 
 async def observe(pool: Any, ledger: list[dict[str, Any]]) -> Observed:
@@ -97,7 +97,7 @@ async def observe(pool: Any, ledger: list[dict[str, Any]]) -> Observed:
 
 
 def decided_in_memory(facts: Mapping[str, Fact], rulebook: Rulebook) -> dict[str, RewardAction]:
-    """What the facts earn, by action id, decided here without any database."""
+    """Returns what the facts earn, by action id, decided here without any database."""
     now = datetime.now(UTC)
     expected: dict[str, RewardAction] = {}
     for fact in facts.values():

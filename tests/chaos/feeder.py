@@ -44,7 +44,7 @@ def _fact(rng: Random, external_id: str, at: datetime) -> Fact:
 
 
 class Answer(Struct, frozen=True):
-    """What one sending of a fact was told. `event_id` is set where it was acknowledged."""
+    """Tells what one sending of a fact was told. `event_id` is set where the fact was acknowledged."""
 
     external_id: str
     status: str

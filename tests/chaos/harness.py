@@ -27,7 +27,7 @@ from tests.conftest import eventually
 from tests.serving import KEY
 
 SEED = int(os.environ.get("CONNECT_TEST_SEED", "1"))
-"""Of every random choice a run makes; printed with each run."""
+"""The seed of every random choice a run makes; printed with each run."""
 TARGETS = ("points", "nft", "gateway")
 PATIENCE = {
     "TIMEOUT_S": "1.5", "CONNECT_TIMEOUT_S": "1", "LEASE_MARGIN_S": "1", "BACKOFF_BASE_S": "0.1", "BACKOFF_CAP_S": "1",
@@ -71,7 +71,7 @@ LEASES_OF_DECIDING_END = "UPDATE event SET decide_at = now() WHERE decide_at > n
 
 
 Judge = Callable[[History, Rulebook, Observed], list[str]]
-"""What is wrong with a run, a sentence for each."""
+"""A judge says what is wrong with a run, a sentence for each fault."""
 
 
 class Void(AssertionError):

@@ -65,7 +65,7 @@ def live(action: Row) -> Decimal:
 
 
 def _budgets(actions: Sequence[Row]) -> dict[str, Decimal]:
-    """Of the one budget, which is refilled."""
+    """Recounts the one budget, which is refilled."""
     spent = sum((live(action) for action in actions if action["rule_key"] == "bonus"), Decimal(0))
     return {"budget|pot|points": spent}
 
@@ -98,7 +98,7 @@ def _monday(at: datetime) -> str:
 
 
 def passed_caps(observed: Observed) -> Iterator[str]:
-    """What is live beyond a cap."""
+    """Yields what is live beyond a cap."""
     actions = [row for row in observed.actions if row["reverses"] is None]
     caps = {
         "limit|cashback|uses": rules.CASHBACKS_A_DAY, "limit|cashback|amount": rules.CASHBACK_A_MONTH,
@@ -145,7 +145,7 @@ def _counters(events: Sequence[Row]) -> dict[str, Decimal]:
 
 
 def _digest(value: str) -> str:
-    """Of a distinct value, as its row's key has it."""
+    """Returns the digest of a distinct value, as its row's key has it."""
     return sha256(f'"{value}"'.encode()).hexdigest()[:32]
 
 
@@ -186,7 +186,7 @@ def wrong_reversals(observed: Observed) -> Iterator[str]:
 
 
 def wrong_effects(observed: Observed) -> Iterator[str]:
-    """What ended completed happened once, what waits or was cancelled never."""
+    """Yields actions that have not ended well, and effects that a completed action lacks or another one has."""
     effects = Counter(effect["key"] for effect in observed.effects)
     for action in observed.actions:
         id, status = str(action["id"]), action["status"]
@@ -199,4 +199,4 @@ def wrong_effects(observed: Observed) -> Iterator[str]:
 
 
 WHOLE_MODEL: dict[str, Any] = {"rules": rules.model_rules(), "judge": faults_of, **rules.UNDO}
-"""What a `cluster` runs and is judged by."""
+"""The arguments that a `cluster` runs with and is judged by."""

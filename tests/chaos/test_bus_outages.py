@@ -21,7 +21,7 @@ pytestmark = pytest.mark.chaos
 BROKERS = sorted(SERVERS)
 AWAY_S = 7.0
 CPU_SHARE_MAX = 0.3
-"""Of one core, by a consumer that waits for its database; one that spins takes all of it."""
+"""The most of one core that a consumer takes while it waits for its database; one that spins takes all of it."""
 GROWTH_MAX_KB = 30_000
 TRIES_MAX = 12
 """At a database that is away for `AWAY_S`: pauses double, up to ten seconds."""

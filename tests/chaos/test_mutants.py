@@ -23,7 +23,7 @@ pytestmark = pytest.mark.chaos
 QUICK = (mutants.ACK_BEFORE_COMMIT, mutants.NEW_KEY_PER_ATTEMPT, mutants.READ_CHECK_WRITE)
 """In every run; the others in the slow one."""
 ENDED_WITHIN_S = 12
-"""What waits longer has not ended: leases and retries here take about three seconds."""
+"""An action that waits longer has not ended: leases and retries here take about three seconds."""
 Scenario = Callable[[Cluster], Awaitable[None]]
 
 
@@ -152,7 +152,7 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 async def tried(database_url: str, folder: Path, scenario: str, tree: Path | None = None) -> list[str]:
-    """What the checker says of a scenario on a tree: ours, or a mutant's. The second worker stands by."""
+    """Returns what the checker says of a scenario on a tree: ours, or a mutant's. The second worker stands by."""
     how = {"apis": 2, **WHOLE_MODEL} if scenario in OF_THE_WHOLE_MODEL else {}
     async with cluster(database_url, folder, workers=2, start=False, tree=tree, **how) as up:
         await all_of(up.apis[0].start(), up.workers[0].start())

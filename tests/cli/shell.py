@@ -74,7 +74,7 @@ class Shell(Struct):
         return Ran(process.returncode or 0, out.decode(), err.decode())
 
     async def on_terminal(self, *arguments: str, typed: str) -> Ran:
-        """The same before a terminal, at which a person types; everything it shows is `out`."""
+        """Runs a command before a terminal, at which a person types; everything the terminal shows is `out`."""
         return await asyncio.to_thread(_on_terminal, arguments, typed.encode())
 
 

@@ -1,4 +1,4 @@
-"""What a change is called: every field of the rule model has words, so that no change goes live unsaid."""
+"""Every field of the rule model has words for its change, so that no change goes live unsaid."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -63,12 +63,12 @@ OTHERWISE: dict[str, Any] = {
     "given": [{"external_id": "e", "event_type": "z"}], "expect": {"f": []},
     "actions": [{"target": "nft", "command": "mint", "unit": "nft", "recipient": "actor"}],
 }  # fmt: skip
-"""What a field that is required gets instead; others are removed, or get a longer text."""
+"""The values that required fields get instead; others are removed, or get a longer text."""
 CALLED = {
     "limits": "limit", "actions": "action", "rules": "rule", "units": "unit", "budgets": "budget",
     "counters": "counter", "groups": "group", "schemas": "schema", "tests": "test",
 }  # fmt: skip
-"""What words call a section that goes as a whole."""
+"""The words that call a section that goes as a whole."""
 UNCHANGEABLE = {"version"}
 Place = tuple[str | int, ...]
 

@@ -1,4 +1,4 @@
-"""What `connect run` tells a person to do next works as it is printed, and what it holds is known beside it."""
+"""The commands that `connect run` tells a person to do next work as printed, and what it holds is known beside it."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What serves says in a sentence, and by its exit code, why it cannot start."""
+"""A process that cannot start says why in a sentence, and by its exit code."""
 
 import socket
 from datetime import UTC, datetime, timedelta

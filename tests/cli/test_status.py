@@ -1,4 +1,4 @@
-"""What `connect status` says of processes, lanes and events, and when it calls the system unhealthy."""
+"""`connect status` tells of processes, lanes and events, and says when it calls the system unhealthy."""
 
 import asyncio
 import os

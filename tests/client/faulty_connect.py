@@ -105,7 +105,7 @@ def answer(status: int, body: Any = None, **headers: str) -> Fault:
 
 
 def at_most(bytes_max: int) -> Fault:
-    """What stands between takes only requests of so many bytes."""
+    """Behaves like a proxy that takes only requests of so many bytes."""
 
     async def behave(server: FaultyConnect, request: web.Request) -> web.StreamResponse:
         if sum(map(len, server.requests[-1])) > bytes_max:

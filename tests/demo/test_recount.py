@@ -50,7 +50,7 @@ EXAMPLE: dict[str, Any] = {
 
 
 def decided(reported: Iterable[dict[str, Any]], *, sent: bool = False) -> dict[UUID, RewardAction]:
-    """What comes of events that are decided in memory by the sample ruleset, as it is packaged.
+    """Returns what comes of events that are decided in memory by the sample ruleset, as it is packaged.
 
     `sent`: each action is sent at once, so that a refund finds it completed; else a refund finds it unsent.
     """

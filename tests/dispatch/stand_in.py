@@ -151,5 +151,5 @@ async def has_ended(pool: Any, action_id: UUID, status: str) -> RewardAction | N
 
 
 async def end_leases(pool: Any) -> None:
-    """What the passing of time does to the leases of a sender that died or stands still."""
+    """Ends the leases of a sender that died or stands still, as the passing of time does."""
     await pool.execute("UPDATE reward_action SET due_at = now() WHERE status = 'dispatched'")

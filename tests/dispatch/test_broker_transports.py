@@ -1,4 +1,4 @@
-"""What transports over a broker do beyond the contract of all transports, against the brokers that run here."""
+"""Transports over a broker do more than the contract of all transports, against the brokers that run here."""
 
 from collections.abc import AsyncIterator
 from typing import Any

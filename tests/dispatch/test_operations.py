@@ -1,4 +1,4 @@
-"""What people do to actions, one by one and by filter."""
+"""People operate on actions, one by one and by filter."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args

@@ -1,4 +1,4 @@
-"""What targets report later: early, late, twice, against what is known; all of it is kept."""
+"""Targets report later: early, late, twice, against what is known; all of it is kept."""
 
 import asyncio
 from datetime import UTC, datetime

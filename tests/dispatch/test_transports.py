@@ -17,7 +17,7 @@ from tests.dispatch.sending import PATIENCE_S, SECRET, commands, outcomes, sendi
 from tests.dispatch.stand_in import StandIn, answer, command, standing_in
 
 GOODBYE_S = 2.0
-"""What letting go of a connection may take beyond it."""
+"""The seconds that letting go of a connection may take beyond the close itself."""
 
 
 class FarEnd(Protocol):

@@ -14,7 +14,7 @@ CHANGING = (
     (re.compile(r"\b\d+(\.\d+)? (GiB|ms|s|min|h)\b"), "<measure>"),
 )
 NUMBERED_ROW = re.compile(r"^\d+ (?=(live |draft )?<moment>)")
-"""Of `connect rules versions`."""
+"""A row of `connect rules versions`."""
 NUMBERED = frozenset({"ruleset_version", "rule_version"})
 """Counted over the whole server, which the pages share."""
 
@@ -61,7 +61,7 @@ def missing_value(shown: Any, printed: Any, pointer: str = "#") -> str | None:
 
 
 def missing_of(language: str, shown: str, printed: str) -> str | None:
-    """What of the shown output was not printed."""
+    """Returns the part of the shown output that was not printed."""
     if language == "text":
         return missing_line(shown, printed)
     try:

@@ -46,7 +46,7 @@ def _ready(log: Path, process: "subprocess.Popen[bytes]") -> bool:
 
 
 def _running(banner: str, home: Path) -> Connect:
-    """What the banner tells a reader."""
+    """Reads what the banner tells a reader."""
 
     def told(pattern: str) -> str:
         found = re.search(pattern, banner)

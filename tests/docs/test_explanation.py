@@ -1,4 +1,4 @@
-"""What the explanation pages say of the tree, the words and the constants is what the code has."""
+"""The explanation pages say of the tree, the words and the constants what the code has."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""What README and docs say is true: their commands run, their files are accepted, their outputs are the real ones."""
+"""README and docs say what is true: their commands run, their files are accepted, their outputs are the real ones."""
 
 import asyncio
 import re

@@ -40,7 +40,7 @@ def test_each_example_of_a_command_is_in_its_help():
 
 
 def receiving() -> dict[str, Any]:
-    """What the two pages define."""
+    """Returns the definitions of the two pages."""
     names: dict[str, Any] = {}
     for block in [*read_blocks(RECEIVER), *read_blocks(RECEIVING)]:
         if block.language == "python":

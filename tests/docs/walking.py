@@ -49,7 +49,7 @@ class Connect:
     """An empty database beside Connect's own: a service's, in pages about services."""
 
     def substituted(self, text: str) -> str:
-        """What a page says in general, as it is here."""
+        """Puts this machine's addresses and secrets in place of those that a page names."""
         known = {
             DOCUMENTED_URL: self.url,
             DOCUMENTED_TARGETS: self.targets,

@@ -253,7 +253,7 @@ class Reference:
                 self.take_back(given, by, now, answer)
 
     def take_back(self, given: Given, by: EconomicEvent, now: datetime, answer: Answer) -> None:
-        """What one fact takes back of one action, in the state the action is in."""
+        """Takes back what one fact takes of one action, in the state the action is in."""
         terms = given.rule.reversal
         if terms is None or given.status == "cancelled":
             return
@@ -331,7 +331,7 @@ class Reference:
                     self.reverse(given, by, given.live, "awaiting_approval", now, answer)
 
     def read_again(self, name: str, reader: EconomicEvent, gone: Sequence[EconomicEvent]) -> int | Decimal:
-        """What the reader would read without all that is undone by now; as it was read, where nothing of it is gone."""
+        """Returns what the reader would read without all that is undone; what it read, where none of that is gone."""
         counter, read = self.counters[name], self.read[reader.external_id][name]
         subject = people(reader, counter.counter.of)[0]
         mine = [one for one in gone if counter.counts(one, subject)]

@@ -27,7 +27,7 @@ def matches(pattern: str, event_type: str) -> bool:
 
 
 def names(event: EconomicEvent, **more: Any) -> dict[str, Any]:
-    """What expressions know, as 3-rules lists it."""
+    """Returns the names that expressions know, as 3-rules lists them."""
     fields = ("context", "actor_user_id", "primary_subject_user_id", "parties", "event_type", "source", "external_id",
               "occurred_at")  # fmt: skip
     return {field: getattr(event, field) for field in fields} | more
@@ -132,7 +132,7 @@ class Recount:
         return ZoneInfo(found) if isinstance(found, str) else None
 
     def added(self, event: EconomicEvent) -> Decimal | str | None:
-        """What the event adds to a sum, or the value it adds to those told apart; None where it does not count."""
+        """Returns what the event adds to a sum, or to the values told apart; None where the event does not count."""
         counter, known = self.counter, make_activation(names(event))
         if not matches(counter.event_type, event.event_type) or self.zone(event) is None:
             return None
@@ -162,7 +162,7 @@ class Recount:
     def value(
         self, reader: EconomicEvent, facts: Sequence[EconomicEvent], known: Sequence[EconomicEvent]
     ) -> int | Decimal | None:
-        """What the reader reads of these facts, less those that all the known ones undo."""
+        """Returns what the reader reads of these facts, less those that all the known ones undo."""
         subjects, zone = people(reader, self.counter.of), self.zone(reader)
         if not subjects or zone is None:
             return None
@@ -172,7 +172,7 @@ class Recount:
         return self.of([one for one in live if self.is_near(one, reader)])
 
     def of(self, inside: Sequence[EconomicEvent]) -> int | Decimal:
-        """What events of one window come to."""
+        """Returns what events of one window come to."""
         if self.counter.kind == "distinct":
             return len({str(self.added(one)) for one in inside})
         total = Decimal(0)

@@ -1,4 +1,4 @@
-"""What the reference gives: actions as it remembers them, and what a rule would give before anything is denied."""
+"""Actions as the reference remembers them, and what a rule would give before anything is denied."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -51,12 +51,12 @@ class Given:
 
 @dataclass
 class Answer:
-    """What one fact comes to."""
+    """Tells what one fact comes to."""
 
     outcomes: dict[str, str] = field(default_factory=dict)
     actions: list[Given] = field(default_factory=list)
     cancelled: list[tuple[Given, Decimal]] = field(default_factory=list)
-    """What stood before and is cancelled, and how much that takes back."""
+    """The actions that stood before and are cancelled, and how much that takes back."""
 
 
 class NoGiftError(Exception):

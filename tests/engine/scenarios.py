@@ -55,7 +55,7 @@ class Story(Struct, frozen=True):
 
 
 class Chance:
-    """What is chosen, and how likely."""
+    """Says what is chosen, and how likely."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -78,7 +78,7 @@ def given(**found: Any) -> dict[str, Any]:
 
 
 def story(random: Random, events_max: int) -> Story:
-    """The same for the same seed: a ruleset, facts, and what becomes of some actions on their way."""
+    """Makes one story for one seed: a ruleset, facts, and what becomes of some actions on their way."""
     chance = Chance(random)
     edge = chance.of(*EDGES)
     made = document(chance, edge)

@@ -77,7 +77,7 @@ class Told:
 
     @property
     def outcomes(self) -> dict[str, str]:
-        """Of the last decision, by rule."""
+        """Returns the outcomes of the last decision, by rule."""
         assert self.decision is not None
         return {trace.rule: trace.outcome for trace in self.decision.trace}
 
@@ -96,7 +96,7 @@ class Told:
         return [(one.status, one.amount) for one in self.simulation.actions.values() if one.reverses is not None]
 
     def live(self) -> list[str]:
-        """What each action that was given still is worth, in the order given."""
+        """Returns what each action that was given still is worth, in the order given."""
         return [format_amount(live(one)) for one in self.given]
 
     def sent(self, nth: int = 0, status: str = "completed", failure: str | None = None) -> None:
@@ -105,7 +105,7 @@ class Told:
         self.simulation.actions[action.id] = replace(action, status=status, failure=failure, attempts=1)
 
     def stored(self, kind: str) -> list[str]:
-        """What keys of a kind hold, but nothing, in the order of the keys."""
+        """Returns what keys of a kind hold, but nothing, in the order of the keys."""
         values = sorted((key, one.value) for key, one in self.simulation.memory.values.items())
         return [format_amount(value) for key, value in values if key.startswith(kind) and value]
 

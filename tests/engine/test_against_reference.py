@@ -88,7 +88,7 @@ class Both:
     # --- state ---
 
     def compare_state(self) -> None:
-        """What the engine remembers is what the list of all that happened comes to."""
+        """Compares what the engine remembers with what the list of all that happened comes to."""
         mine = Tally((self.shown(one), Decimal(one.reversed)) for one in self.engine.actions.values())
         assert mine == Tally((shown(one), one.freed) for one in self.reference.given)
         values = self.engine.memory.values
@@ -157,7 +157,7 @@ class Both:
         return {key: total for key, total in sums.items() if total}
 
     def places(self) -> dict[str, list[int]]:
-        """Of streaks the steps, of sliding windows the moments, by key."""
+        """Returns the steps of streaks and the moments of sliding windows, by key."""
         found: dict[str, list[int]] = {}
         for (name, counter), subject in product(self.reference.counters.items(), "abc"):
             live = self.live_of(counter, subject)
@@ -173,7 +173,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def held(values: Mapping[str, StateValue], kind: str) -> dict[str, Decimal]:
-    """What is not nothing; of values told apart the number, without the values themselves."""
+    """Returns what is not nothing; of values told apart the number, without the values themselves."""
     mine = {key: one.value for key, one in values.items() if key.startswith(kind) and one.value}
     return {key: value for key, value in mine.items() if kind != "counter|" or key.split("|")[3] == ""}
 

@@ -1,4 +1,4 @@
-"""What an event earns: tables of rules and events with what comes of them, and laws that hold for all."""
+"""Events earn actions: tables of rules and events with what comes of them, and laws that hold for all."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal

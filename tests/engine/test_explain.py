@@ -15,7 +15,7 @@ from connect.intake.normalize import Terms, convert_reported, normalize
 from connect.model import EconomicEvent, Effects
 
 BYTES_MAX = 400
-"""Of a stored trace, for 10 rules of an event's type, on average."""
+"""The most bytes of a stored trace, for 10 rules of an event's type, on average."""
 RULES = """
 version: 1
 timezone: Europe/Berlin

@@ -118,7 +118,7 @@ EXPERIMENT: dict[str, Any] = {
 
 
 def arms_of(told: Told, arm: str) -> dict[str, str]:
-    """What each rule comes to for a user of the arm."""
+    """Returns what each rule comes to for a user of the arm."""
     event = replace(EVENT, event_type="bought", actor_user_id="u1")
     decision = decide(event, told.rulebook, State(now=NOW, arms={"a": arm}))
     return {trace.rule: trace.outcome for trace in decision.trace} | {

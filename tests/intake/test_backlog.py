@@ -1,4 +1,4 @@
-"""What cannot be decided: tried five times, soon and alone, whatever the fault is."""
+"""An event that cannot be decided is tried five times, soon and alone, whatever the fault is."""
 
 import asyncio
 from typing import Any

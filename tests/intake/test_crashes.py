@@ -39,7 +39,7 @@ async def _written_since(pool: Any, before: int) -> int:
 
 
 async def one_more(intake: Intake, role: str) -> None:
-    """The same work again, by a process that lives."""
+    """Does the work again, by a process that lives."""
     if role == "decide":
         await intake.pool.execute("UPDATE event SET decide_at = now()")
         await Backlog(intake.pool, intake.rules).tick()

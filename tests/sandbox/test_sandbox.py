@@ -1,4 +1,4 @@
-"""What a target must do, over real HTTP: take commands once, report later, keep a ledger."""
+"""A target takes commands once, reports later and keeps a ledger, over real HTTP."""
 
 import asyncio
 import base64

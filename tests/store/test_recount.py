@@ -1,4 +1,4 @@
-"""What rules remember equals what a recount of the stored facts gives, and a row that does not is found."""
+"""A recount of the stored facts equals what rules remember, and finds a row that does not."""
 
 from collections.abc import AsyncIterator
 from typing import Any

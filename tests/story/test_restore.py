@@ -1,4 +1,4 @@
-"""The same events sent again after the database was restored from a backup taken half-way: no target effect doubles."""
+"""Events sent again after the database was restored from a backup taken half-way double no target effect."""
 
 import asyncio
 import subprocess

@@ -46,13 +46,13 @@ POSTED: Final = {"http": {"method": "POST", "bindingVersion": "0.3.0"}}
 
 
 class CommandBatch(Struct, frozen=True, kw_only=True):
-    """Of a target with `batch` above 1: up to that many commands, each in the bytes it has alone."""
+    """A target with `batch` above 1 receives up to that many commands at once, each in the bytes it has alone."""
 
     commands: list[Command]
 
 
 class CommandAnswer(Struct, frozen=True, kw_only=True):
-    """What is read of an answer. The HTTP status says what became of the command; 409 with `completed` counts too."""
+    """The answer's fields that Connect reads. The HTTP status says how the command ended, `completed` with 409 too."""
 
     id: UUID | None = None
     status: str | None = None
@@ -60,7 +60,7 @@ class CommandAnswer(Struct, frozen=True, kw_only=True):
 
 
 class CommandOutcome(Struct, frozen=True, kw_only=True):
-    """What became of one command of a batch: `accepted` is to be reported later, `retry` asked again."""
+    """A target says what became of one command of a batch: `accepted` is reported later, `retry` is asked again."""
 
     id: UUID
     status: Literal["completed", "accepted", "failed", "retry"]

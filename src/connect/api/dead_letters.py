@@ -146,7 +146,7 @@ def _dealt_with(found: DeadEvent) -> Conflict:
 
 
 def _unbound(request: AnyRequest) -> None:
-    """What was refused has no certain source or target, so a key bound to one sees none of it."""
+    """Refuses a key bound to a source or a target: a refused message has no certain one of either."""
     by = caller(request)
     if by.source is not None:
         raise SourceMismatch(f"this key is bound to source {by.source!r}; dead events need one that is not")

@@ -197,7 +197,7 @@ async def replay_events(request: AnyRequest) -> dict[str, int]:
 
 
 def _targets(request: AnyRequest) -> tuple[dict[str, dict[str, str]], frozenset[str]]:
-    """What the settings say of targets that deciding has to know."""
+    """Returns what the settings say of targets and deciding has to know."""
     settings = runtime(request).settings
     return settings.undo, settings.ordered
 

@@ -52,11 +52,11 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 RESPOND_ASYNC = "respond-async"
 NOTHING_DONE = (400, 401, 403, 413, 415, 422, 429, 503)
-"""What a report may be refused with. None of these burns the identity."""
+"""A report may be refused with these statuses. None of them burns the identity."""
 
 
 class EventAnswer(Struct, kw_only=True):
-    """What became of a reported fact; `actions` are absent while it is undecided (202)."""
+    """Tells what became of a reported fact; `actions` are absent while the fact is undecided (202)."""
 
     event: EconomicEvent
     actions: list[Any] | UnsetType = UNSET

@@ -79,7 +79,7 @@ def portable(value: Any) -> Any:
 
 
 def _from_litestar(app: Litestar) -> dict[str, Any]:
-    """What its generator makes of the routes. The app itself has no `openapi_config`, so that Litestar serves no pages:
+    """Returns what Litestar's generator makes of the routes. The app has no `openapi_config`, so it serves no pages:
     the router that the plugin makes for them goes to an `AppConfig` which is thrown away."""
     plugin = OpenAPIPlugin(app)
     plugin.on_app_init(AppConfig(openapi_config=CONFIG))
@@ -106,7 +106,7 @@ def _complete(operation: dict[str, Any], handler: HTTPRouteHandler, schemas: dic
 
 
 def _answers(responses: dict[str, Any], opt: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """What a handler's signature does not say: `answers` (status -> body, or several) and `problems` (statuses).
+    """Adds what a handler's signature does not say: `answers` (status -> body, or several) and `problems` (statuses).
 
     The 400 that Litestar adds for path parameters goes: it is never sent, what does not parse is another path (404).
     """

@@ -103,7 +103,7 @@ def on_outdated(request: Request[Any, Any, Any], error: Exception) -> Response[A
 
 
 def on_data_refused(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    """What passed our checks and PostgreSQL cannot hold or compare: a moment before year 1, a number too wide."""
+    """Answers for data that passed our checks and PostgreSQL cannot hold or compare, such as a moment before year 1."""
     log.warning("api.data_refused", path=request.url.path, error=repr(error))
     return answer(Invalid("a value lies outside of what can be stored or compared"), request.url.path)
 

@@ -50,7 +50,7 @@ async def take_effect(request: AnyRequest) -> None:
 async def publish_examined(
     request: AnyRequest, edit: Edit, note: str, *, expected: int | None, examine: Examine
 ) -> RulesetVersion:
-    """The same for an edit whose outcome `examine` (run in a thread) may refuse by raising.
+    """Publishes an edit that `examine` (run in a thread) may refuse by raising.
 
     Examined against the version it is published over: where another came between, it is made again over that one.
     """

@@ -1,4 +1,4 @@
-"""What the routes work with, made once by the composition root."""
+"""The objects that the routes work with; the composition root makes them once."""
 
 import asyncio
 from collections.abc import Mapping

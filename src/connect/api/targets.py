@@ -100,7 +100,7 @@ async def pause_target(request: AnyRequest, name: FromPath[str]) -> TargetLane:
     responses=responses(*WRITING),
 )
 async def resume_target(request: AnyRequest, name: FromPath[str]) -> TargetLane:
-    """What waited is sent as fast as its lane allows, with as much patience left as it had."""
+    """Resumes a target: waiting commands go out as fast as its lane allows, with as much patience left as they had."""
     order = await read_optional_json(request, Note)
     async with runtime(request).pool.acquire() as connection:
         await _find(request, connection, name)

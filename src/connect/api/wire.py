@@ -35,7 +35,7 @@ def rulebook(request: AnyRequest) -> Rulebook:
 
 
 async def newest_rulebook(request: AnyRequest) -> Rulebook:
-    """The same, looked up first: for what an operator asks after they saw it published, or a counter built."""
+    """Returns the rulebook, looked up first: an operator asks after they saw a version published, a counter built."""
     rules = runtime(request).rules
     await rules.refresh()
     return rules.rulebook
@@ -124,7 +124,7 @@ async def _read_document(request: AnyRequest) -> Any:
 
 
 async def read_optional_json(request: AnyRequest, kind: type[T]) -> T:
-    """The same where an absent body means the defaults."""
+    """Reads a JSON body; an absent body means the defaults."""
     body = await read_body(request)
     return convert(storable(decode_any(body)), kind) if body.strip() else msgspec.convert({}, kind)
 

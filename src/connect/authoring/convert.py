@@ -57,7 +57,7 @@ def _convert(data: object, type_: type[_Read]) -> _Read:
 
 
 def _plain(data: object, pointer: str, depth: int, faults: list[Located]) -> Plain:
-    """What a JSON decoder gave, as the document's reader gives it: fractions as text, nothing that cannot be stored."""
+    """Turns a JSON decoder's value into a document reader's: fractions as text, nothing that cannot be stored."""
     match data:
         case str():
             if UNSTORABLE.search(data):

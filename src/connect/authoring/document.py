@@ -32,9 +32,9 @@ from connect.authoring.quoting import cut_by_comma, explain_syntax, explain_tag
 from connect.errors import InvalidRuleset, Located
 
 TEXT_BYTES_MAX: Final = 1_048_576
-"""Of a document: some 4,000 rules; it is read and checked within a request."""
+"""The most bytes a document may have: some 4,000 rules; it is read and checked within a request."""
 DEPTH_MAX: Final = 32
-"""Of lists and objects in each other, as in an event's context."""
+"""The most levels of lists and objects inside each other, as in an event's context."""
 INTEGER_MAX: Final = 2**63 - 1
 
 Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
@@ -64,7 +64,7 @@ class Document(Struct, frozen=True):
     value: Plain
     positions: Positions
     problems: tuple[Located, ...]
-    """What the reader refused and went on after: a key twice, a tag, an alias."""
+    """The problems that the reader refused and went on after: a key twice, a tag, an alias."""
 
 
 def read_document(text: str | bytes) -> Document:

@@ -29,7 +29,7 @@ from connect.model import (
 )
 
 SOURCE: Final = "test"
-"""Of events that name none."""
+"""The source of events that name none."""
 AT: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 """When the first event occurs, where neither it nor its test says."""
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
@@ -107,7 +107,7 @@ def run_tests(document: Ruleset) -> StoryReport:
 
 
 class _Gift(Struct, frozen=True):
-    """What an event gives, or with a minus takes back."""
+    """The amount that an event gives, or with a minus takes back."""
 
     rule: str
     user_id: str
@@ -142,7 +142,7 @@ class _Wanted(Struct, frozen=True):
 
     @property
     def _names_an_undo(self) -> bool:
-        """What takes back is called as its target's settings say; a command of the rule itself means what was given."""
+        """Says whether the test names a taking back as the settings do: the rule's own command means what was given."""
         known = {effect.command for effect in self.rule.actions}
         return self.amount < 0 and self.expected.command not in known
 
@@ -274,7 +274,7 @@ class _Story:
         return reasons[0] if reasons and all(reasons) else ""
 
     def _reason(self, external_id: str, rule: RewardRule, *, takes_back: bool) -> str:
-        """What the trace of the event says of the rule."""
+        """Returns what the trace of the event says of the rule."""
         decided = [one for one in self._events if one.event == external_id and one.decision is not None]
         traces = [trace for one in decided if one.decision is not None for trace in one.decision.trace]
         mine = [trace for trace in traces if trace.rule == rule.key and (trace.outcome == "took_back") is takes_back]
@@ -287,7 +287,7 @@ class _Story:
 
 
 def _gifts(decision: Decision, before: Mapping[UUID, RewardAction]) -> Iterator[_Gift]:
-    """What one decision gives and takes back. What comes cancelled already, after an early refund, is neither."""
+    """Yields what one decision gives and takes back. An action that an early refund cancelled at once is neither."""
     given = [action for action in decision.actions if action.reverses is None and action.status != "cancelled"]
     for action in given:
         yield _gift(action, Decimal(action.amount), action.status)

@@ -19,7 +19,7 @@ class Place(Struct, frozen=True):
     start: int
     end: int
     style: str = ""
-    """Of a text: `'`, `"`, `|`, `>` or plain; `{` for a list or an object."""
+    """The style of a text: `'`, `"`, `|`, `>` or plain; `{` for a list or an object."""
     flow: bool = False
     """It stands inside `{ }` or `[ ]`."""
 

@@ -69,7 +69,7 @@ def cut_by_comment(text: str, place: Place | None) -> str | None:
 
 
 def explain_tag(text: str, start: int) -> str:
-    """What to say of a tag at `start`: nearly always a `!` of an expression."""
+    """Explains a tag at `start`: nearly always a `!` of an expression."""
     line_start = text.rfind("\n", 0, start) + 1
     flow = bool(re.search(r"[{\[]", text[line_start:start]))
     return f"{_LEADING['!']}; if it is an expression, quote it: {quoted(whole_expression(text, start, flow=flow))}"
@@ -107,7 +107,7 @@ def _values_before(text: str, at: int) -> list[tuple[int, bool]]:
 
 
 def _cause(value: str, *, flow: bool) -> str | None:
-    """What in an unquoted text YAML takes for its own, or None if the text is whole."""
+    """Returns the part of an unquoted text that YAML takes for its own, or None if the text is whole."""
     if not value or _is_quoted(value):
         return None
     if value[0] in _LEADING:

@@ -1,4 +1,4 @@
-"""What can still be checked of a document with faults of form, so that an author is told everything at once.
+"""Checks the sound rest of a document with faults of form, so that an author is told everything at once.
 
 What is wrong in form is taken out, the rest is checked as if it were all. Only errors that the missing parts cannot
 have caused are told: `_rests_on` knows what each kind of error rests on. A test breaks every value of sound documents
@@ -18,7 +18,7 @@ from connect.errors import InvalidRuleset, Located
 from connect.model import Effect, RewardRule, Ruleset
 
 ROUNDS_MAX: Final = 8
-"""What is taken out may leave something else incomplete, which is then taken out."""
+"""The most rounds: taking a part out may leave another incomplete, which the next round takes out."""
 _GIVES: Final = re.compile("/(actions|limits|budget|budgets|per_day|review_above)/")
 """Where it counts how much is given, to how many decimal places."""
 _FIELDS: Final = (*Ruleset.__struct_fields__, *RewardRule.__struct_fields__, *Effect.__struct_fields__, "scale")
@@ -78,7 +78,7 @@ def _rests_on(problem: RuleProblem, gone: str) -> bool:
 
 
 def _of_one_entry(problem: RuleProblem, gone: str) -> bool:
-    """Of the same counter, budget, test ...; errors inside expressions are their own."""
+    """Says whether both concern one counter, budget, test ...; errors inside expressions stand on their own."""
     return problem.caret is None and _within(gone, "/".join(problem.pointer.split("/")[:3]))
 
 

@@ -97,7 +97,7 @@ class _Backtest:
         self.adopted: dict[UUID, RewardAction] = {}
         """Given before the window, and taken back in it, as they stood at its start."""
         self._now: dict[UUID, RewardAction] = {}
-        """The same as they stand now."""
+        """The actions of `adopted` as they stand now."""
         self.beginning = Beginning()
         self._fields: frozenset[str] | None = None
         self._since_version: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What limits, budgets and links held when the window begins: worked out from the actions of the events before it."""
+"""Works out what limits, budgets and links held when the window begins, from the actions of the events before it."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -24,7 +24,7 @@ from connect.store.history import Then
 
 
 class Beginning(Before):
-    """What each key held, for those that held something."""
+    """Holds what each key held, for the keys that held something."""
 
     def __init__(self) -> None:
         self.held: dict[str, StateValue] = {}

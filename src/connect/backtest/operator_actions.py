@@ -1,4 +1,4 @@
-"""What people did to actions meanwhile: done to the candidate's too, at the moment they did it.
+"""Does to the candidate's actions what people did to the real ones meanwhile, at the moment they did it.
 
 A cancelled or rejected action gives its claims back, an approved reversal takes its amount out then, a reversal that
 was cancelled before it was sent puts it back. So these never look like differences of rules.
@@ -21,7 +21,7 @@ Told = Callable[[RewardAction, Decimal, Decimal], None]
 
 
 class People:
-    """What is still to be done, in order of time."""
+    """Holds what is still to be done, in order of time."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class People:
         self._told(action, minus(after, before), ZERO)
 
     def hear(self, undo: RewardAction) -> None:
-        """Of a reversal that the candidate made: whether a person decided otherwise about the real one."""
+        """Notes, for a reversal that the candidate made, whether a person decided otherwise about the real one."""
         real = self._undos.get(undo.id)
         if real is None or undo.reverses is None or real.frees_claim == undo.frees_claim:
             return

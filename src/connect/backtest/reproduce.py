@@ -50,7 +50,7 @@ class Checked(Struct, frozen=True):
 
 
 async def decide_again(connection: Any, count: int) -> Checked:
-    """Of random decided events; on a connection of `store.history.snapshot`."""
+    """Decides random decided events again, on a connection of `store.history.snapshot`."""
     again = _Again(connection)
     ids = await history.random_decided(connection, count)
     different: list[Different] = []
@@ -70,7 +70,7 @@ class _Again:
         self.compared = 0
 
     async def difference(self, recorded: Recorded) -> str:
-        """What differs first, or nothing."""
+        """Returns the first difference, or an empty text."""
         rulebook = await self._rulebook(recorded)
         keys = link_keys(recorded.event, rulebook)
         known = {recorded.event.id: recorded.event}
@@ -120,7 +120,7 @@ class _Again:
 
 
 def _decided_before(known: Mapping[UUID, EconomicEvent], moment: datetime) -> set[str]:
-    """Of what is linked with a decision that recorded nobody who takes back: nobody, unless it is older than that."""
+    """Returns the ids of linked facts decided before: a decision that recorded no reversers is older, or had none."""
     return {str(one.id) for one in known.values() if one.decided_at is not None and one.decided_at < moment}
 
 
@@ -128,7 +128,7 @@ def _links_of(
     reverses: Mapping[LinkPath, str], links: Mapping[str, StateValue], actions: Sequence[RewardAction],
     before: set[str], known: Mapping[UUID, EconomicEvent],
 ) -> dict[LinkPath, Link]:  # fmt: skip
-    """What the event took back, with its actions as they stood then."""
+    """Returns what the event took back, with its actions as they stood then."""
     made: dict[LinkPath, Link] = {}
     for path, key in reverses.items():
         ids = [UUID(found) for found in originals_in(links.get(key, NOTHING))]

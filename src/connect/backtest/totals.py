@@ -28,9 +28,9 @@ class Side(Struct):
     given: Decimal = ZERO
     taken_back: Decimal = ZERO
     by_people: Decimal = ZERO
-    """Of what was given: cancelled or rejected by a person. Not a matter of rules, so it lessens nothing here."""
+    """The part of the given amount that people cancelled or rejected. Rules did not do it: it lessens nothing here."""
     fingerprint: int = 0
-    """Of every action's id and amount, in whatever order: equal where both sides gave the very same."""
+    """A sum over every action's id and amount, in any order: equal where both sides gave exactly the same."""
 
     @property
     def net(self) -> Decimal:
@@ -119,7 +119,7 @@ def summed(pairs: Mapping[Key, Pair], parts: tuple[int, ...]) -> dict[tuple[str,
 
 
 class Worth(Struct, frozen=True):
-    """What one of a unit is in money."""
+    """Says what one of a unit is in money."""
 
     amount: Decimal
     currency: str

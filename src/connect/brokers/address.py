@@ -14,7 +14,7 @@ class BrokerUnavailable(ConnectionError):
 
 
 class BrokerMisconfigured(BrokerUnavailable):
-    """The same until somebody mends a password, a permission, an argument or what stands under the name."""
+    """The broker stays unavailable until somebody mends a password, a permission, an argument or what has the name."""
 
 
 class Broker(Struct, frozen=True, kw_only=True):
@@ -99,10 +99,10 @@ class Address(Struct, frozen=True, kw_only=True):
 
     scheme: str
     url: str
-    """What the client connects to: the address without what is ours. It may hold a password."""
+    """The address that the client connects to, without the parts that are ours. It may hold a password."""
     host: str
     name: str
-    """Of the stream (Redis), queue (RabbitMQ, SQS) or subject (NATS)."""
+    """The name of the stream (Redis), queue (RabbitMQ, SQS) or subject (NATS)."""
     options: dict[str, str] = {}
 
     @property
@@ -141,7 +141,7 @@ def parse_address(url: str) -> Address:
 
 
 def trouble(address: Address, error: BaseException, *, ours: bool = False) -> BrokerUnavailable:
-    """What an error of a client comes to; `ours`: somebody has to mend something, as with an unknown certificate."""
+    """Turns a client's error into ours; `ours`: somebody has to mend something, as with an unknown certificate."""
     untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
     hint = " (SSL_CERT_FILE names the file of a certificate authority of your own)" if untrusted else ""
     kind = BrokerMisconfigured if ours or untrusted else BrokerUnavailable

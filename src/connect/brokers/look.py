@@ -1,4 +1,4 @@
-"""What is under an address, without making or changing anything there."""
+"""Looks at what is under an address, without making or changing anything there."""
 
 from msgspec import Struct
 
@@ -6,14 +6,14 @@ from connect.brokers.address import Address, BrokerMisconfigured, BrokerUnavaila
 
 
 class Look(Struct, frozen=True):
-    """What is there now."""
+    """A look tells what is there now."""
 
     kind: str
     """In the broker's own word: a quorum queue, a stream ..."""
     waiting: int | None
     """Messages that wait to be acknowledged; None where there is nothing under the name yet."""
     doubt: str = ""
-    """What is not as it should be, though it works."""
+    """The trouble with something that works and is not as it should be."""
 
 
 async def look(address: Address) -> Look:

@@ -30,7 +30,7 @@ OURS: Final = (errors.AuthorizationError, errors.BadSubjectError, errors.BadHead
 OURS_SAID: Final = ("authorization violation", "authentication", "permissions violation", "not enabled", "tls required")
 """Parts of errors that somebody has to mend: a password, a permission, a server without JetStream or TLS."""
 OURS_CODES: Final = (400, 403)
-"""Of JetStream's API: what is asked for contradicts what exists, or is not allowed."""
+"""The codes of JetStream's API for a request that contradicts what exists, or that is not allowed."""
 
 
 class _StreamNames(Struct):
@@ -149,7 +149,7 @@ def broker_errors(address: Address) -> Generator[None]:
 
 
 def told(address: Address, error: BaseException) -> BrokerUnavailable:
-    """What an error of the client comes to."""
+    """Turns an error of the client into ours."""
     text = f"{type(error).__name__}: {error}".lower()
     ours = isinstance(error, OURS) or any(said in text for said in OURS_SAID)
     refused = isinstance(error, APIError) and error.code in OURS_CODES

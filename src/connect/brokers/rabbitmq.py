@@ -64,7 +64,7 @@ async def close_connection(connection: Any) -> None:
 
 
 async def ensure_queue(connection: Any, address: Address) -> None:
-    """What exists under the name is used as it is; where nothing does, a durable quorum queue is made."""
+    """Uses a queue that exists under the name as it is; where none does, makes a durable quorum queue."""
     with broker_errors(address):
         channel = await connection.channel(publisher_confirms=False)
         try:
@@ -92,7 +92,7 @@ def broker_errors(address: Address) -> Generator[None]:
 
 
 def told(address: Address, error: BaseException) -> BrokerUnavailable:
-    """What an error of the client comes to."""
+    """Turns an error of the client into ours."""
     return trouble(address, error, ours=isinstance(error, OURS))
 
 

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for machines, problems and progress on stderr, and the exit codes."""
+"""Prints for commands: tables for people, JSON for machines, problems and progress on stderr; names the exit codes."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ Output = Annotated[
 Config = Annotated[Path | None, Parameter(name=["--config", "-c"], help="Settings file (default: connect.toml).")]
 
 Cell = str | Callable[[Mapping[str, Any]], Any]
-"""What a column shows: a field's name, or a function of the row."""
+"""A column shows a field, by its name, or what a function makes of the row."""
 
 
 def _no_option(_: Any, value: str | None) -> None:

@@ -26,7 +26,7 @@ from connect.demo.synthetic import REFUNDS, Event, Referrers, place, with_refund
 
 Frame: TypeAlias = Any
 Series: TypeAlias = Any
-"""Of pandas, which comes without types."""
+"""A pandas series; pandas comes without types."""
 
 SOURCE = "complete-journey"
 DATA_ZONE = "UTC"

@@ -1,6 +1,6 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""What the sample ruleset must give, counted a second way: straight from the data with pandas, in whole cents.
+"""Counts a second way what the sample ruleset must give: straight from the data with pandas, in whole cents.
 
 Nothing here knows the engine, the events or the rules' text. Whoever changes `ruleset.yaml` changes the arithmetic
 here by hand; that both come to the same numbers is the check.
@@ -21,7 +21,7 @@ from msgspec import Struct
 
 Frame: TypeAlias = Any
 Series: TypeAlias = Any
-"""Of pandas, which comes without types."""
+"""A pandas series; pandas comes without types."""
 
 STORES_ZONE = "America/New_York"
 
@@ -29,7 +29,7 @@ EXACT = Context(prec=100)
 
 
 class Expected(Struct, frozen=True):
-    """What one rule must come to. Amounts are decimal texts."""
+    """The totals that one rule must come to. Amounts are decimal texts."""
 
     actions: int
     """Given, whatever became of them."""
@@ -39,7 +39,7 @@ class Expected(Struct, frozen=True):
 
 
 class Recount(Struct, frozen=True):
-    """What is expected, by rule key; `events` is how many events were counted."""
+    """The totals that are expected, by rule key; `events` is how many events were counted."""
 
     events: int
     rules: dict[str, Expected]
@@ -62,7 +62,7 @@ class _Amounts(Struct, frozen=True):
 
 
 def recount(limit: int | None = None, *, until: datetime | None = None) -> Recount:
-    """What the first `limit` events earn (all of them: None), by the order in which they occurred.
+    """Returns what the first `limit` events earn (all of them: None), by the order in which they occurred.
 
     With `until`: as many events more as occurred up to that moment.
     """
@@ -195,7 +195,7 @@ def _whole_store(baskets: Frame) -> _Amounts:
 
 
 def _whole_parts(given: Series, baskets: Frame) -> Series:
-    """What refunds take back of a gift: their share of the basket, rounded down."""
+    """Returns what refunds take back of a gift: their share of the basket, rounded down."""
     return given * baskets["refunded"] // baskets["cents"].clip(lower=1)
 
 

@@ -9,7 +9,7 @@ from connect.demo.recount import Expected, Recount
 
 
 class Given(Struct, frozen=True, kw_only=True):
-    """What one rule gave and what was taken back of it, as Connect's actions tell. Amounts: sums, decimal texts.
+    """Tells what one rule gave and what was taken back of it, as Connect's actions tell. Amounts: sums, decimal texts.
 
     Both are the same whether a refund found an action unsent, and cancelled it, or sent, and had it undone.
     """
@@ -20,7 +20,7 @@ class Given(Struct, frozen=True, kw_only=True):
     taken_back: str = "0"
     unit: str = ""
     cancelled: int = 0
-    """Of the actions: taken back before they were sent."""
+    """The number of actions that were taken back before they were sent."""
     failed: int = 0
     """Here and in `open` those that undo are counted, too."""
     open: int = 0

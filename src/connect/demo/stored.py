@@ -19,7 +19,7 @@ SELECT rule_key, unit,
 FROM reward_action AS action JOIN event ON event.id = action.event_id
 WHERE event.source = $1 AND external_id = ANY($2) GROUP BY rule_key, unit
 """
-"""What is taken back: the whole of an action that was never sent, which is cancelled; else what the actions that undo
+"""The amount taken back: the whole of an action that was never sent, which is cancelled; else what those that undo
 it come to, which are cancelled themselves where there proved to be nothing to undo."""
 RECORDED = """
 SELECT count(*)::integer AS events, (count(*) FILTER (WHERE status = 'decided'))::integer AS decided,
@@ -31,7 +31,7 @@ LAST_OCCURRED = "SELECT max(occurred_at) FROM event WHERE source = $1"
 
 
 async def given_by_rule(connection: Connection, source: str, external_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """What each rule gave for these events, what was taken back of it, and how many of both did not end well."""
+    """Returns what each rule gave for these events, what was taken back of it, and how many of both ended badly."""
     return [dict(row) for row in await connection.fetch(GIVEN, source, external_ids)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 Event = dict[str, Any]
 
 REFUNDED_EVERY = 50
-"""Of so many baskets one is refunded: those whose id this divides."""
+"""One basket in so many is refunded: those whose id this divides."""
 REFUNDED_FROM_MINOR = 100
 """Nobody stands in a queue for less."""
 REFUNDS = 4_672

@@ -52,7 +52,7 @@ class Gates:
         return name not in self._gates or self._gates[name].standing in ("closed", "half_open")
 
     async def probes(self, connection: Any, names: Iterable[str]) -> set[str]:
-        """Of these, the half-open ones that this process is to probe now."""
+        """Returns those of the names that are half open and that this process is to probe now."""
         asked = [name for name in names if name in self._gates and self._gates[name].probeable]
         return await targets.take_probes(connection, {name: self._targets[name].lease_s for name in asked})
 

@@ -1,4 +1,4 @@
-"""What goes around a command's body: the key, the trace and the signatures. The body's bytes are made at deciding."""
+"""Makes what goes around a command's body: the key, the trace and the signatures. Deciding makes the body's bytes."""
 
 import base64
 import binascii
@@ -30,7 +30,7 @@ def sign(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
 
 
 def headers(command: ClaimedCommand, body: bytes, keys: Sequence[bytes], timestamp: int) -> dict[str, str]:
-    """What travels beside the body. The key is the same on every attempt; trace parent, time and signature are not.
+    """Returns what travels beside the body. Each attempt has the same key; trace parent, time and signature differ.
 
     `Idempotency-Key` is a quoted string (RFC 8941), as the IETF draft of that header has it. All commands of one event
     share a trace; each attempt is a span of its own in it (W3C Trace Context).

@@ -138,7 +138,7 @@ class Dispatcher:
                 task.add_done_callback(self._sending.discard)
 
     async def _wanted(self, connection: Any, free: Mapping[str, int]) -> dict[str, claims.LaneClaim]:
-        """What to claim: all free slots of a healthy lane, one command of one that this process is to probe."""
+        """Returns what to claim: all free slots of a healthy lane, one command of one that this process is to probe."""
         now = time.monotonic()
         if self._gates.is_stale(now):
             await self._gates.refresh(connection, now)
@@ -250,7 +250,7 @@ class Dispatcher:
                 log.warning("given_up", action_id=str(action_id), target=target)
 
     async def _release(self) -> None:
-        """What waits for an end: a process may die between settling an end and telling it."""
+        """Releases what waits for an end: a process may die between settling an end and telling it."""
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
             await claims.release_ended(connection)
 

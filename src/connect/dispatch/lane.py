@@ -42,7 +42,7 @@ class Lane:
         return wait_s if self.more and wait_s > 0 else None
 
     def took(self, commands: Sequence[ClaimedCommand], slots: int) -> list[Sequence[ClaimedCommand]]:
-        """What was claimed, in sendings of as many as one may carry; each of them ends with `freed`."""
+        """Cuts the claimed commands into sendings of as many as one may carry; each sending ends with `freed`."""
         most = self.transport.batch_max
         sendings = [commands[start : start + most] for start in range(0, len(commands), most)]
         self._inflight += len(sendings)

@@ -1,4 +1,4 @@
-"""What people do to actions, and what that gives back: limits and budgets follow in the same transaction.
+"""Does what people ask of actions, and gives back what that frees: limits and budgets follow in the same transaction.
 
 Cancelling and rejecting take an action out of what its limits and budgets hold. Approving a reversal that waited for a
 person takes its amount out then. Locks are taken as deciding takes them: state first, then actions.

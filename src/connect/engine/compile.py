@@ -31,7 +31,7 @@ RANK = "rank"
 """The position of an element in `each`, from 0, as its expressions call it."""
 
 PARAMS_BYTES_MAX = 16_384
-"""Of an action's `params` as JSON: brokers carry 256 KiB, and a command is kept for good."""
+"""The most bytes of an action's `params` as JSON: brokers carry 256 KiB, and a command is kept for good."""
 
 _RECIPIENT = re.compile(r"(actor|subject|parties\.([A-Za-z0-9_][A-Za-z0-9_-]{0,254}))", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -69,7 +69,7 @@ class CompiledEffect(Struct, frozen=True):
     review_above: Decimal | None
     """A single action of more than this waits for a person."""
     day_cap: Decimal | None
-    """Of its unit, for all actions decided on a day."""
+    """The most that all actions decided on a day may give of the unit."""
 
 
 class CompiledBudget(Struct, frozen=True):

@@ -45,9 +45,9 @@ class CompiledCounter(Struct, frozen=True):
     counter: Counter
     conditions: tuple[Condition, ...]
     amount: Amount | None
-    """Of a sum."""
+    """The amount that a sum adds."""
     value: Value | None
-    """Of distinct values."""
+    """The value that a counter of distinct values tells apart."""
     zone: ZoneInfo | Value
     within: timedelta | None
     link: LinkPath | None
@@ -60,11 +60,11 @@ class CompiledCounter(Struct, frozen=True):
 
 
 class Counted(Struct, frozen=True):
-    """What one event adds to one subject's counter."""
+    """The addition that one event makes to one subject's counter."""
 
     subject: str
     label: str
-    """Of the period."""
+    """The label of the period."""
     at: int
     """Microseconds since 1970, for sliding windows."""
     value: Decimal = ZERO
@@ -79,7 +79,7 @@ def counter_id(name: str, counter: Counter, timezone: str) -> str:
 
 
 def generation_id(identity: str, generation: int) -> str:
-    """What a counter's values are kept under: another name each time it is built anew."""
+    """Names what a counter's values are kept under: another name each time the counter is built again."""
     return f"{identity}.{generation}" if generation else identity
 
 
@@ -88,7 +88,7 @@ def counts(compiled: CompiledCounter, event: EconomicEvent) -> bool:
 
 
 def counted(compiled: CompiledCounter, event: EconomicEvent, activation: Activation) -> tuple[Counted, ...]:
-    """What the event adds, for each subject; empty where the counter does not take it."""
+    """Returns what the event adds, for each subject; empty where the counter does not take it."""
     subjects = parties(event, compiled.counter.of)
     if not subjects or any(line.evaluate(activation) is not True for line in compiled.conditions):
         return ()
@@ -254,7 +254,7 @@ def _with_entry(stored: StateValue, compiled: CompiledCounter, one: Counted, sig
 
 
 def _of_window(compiled: CompiledCounter, stored: StateValue, at: int) -> Number:
-    """What lies in (at - within, at]."""
+    """Returns what lies in (at - within, at]."""
     inside = [entry for entry in _entries(stored) if is_within(compiled, entry[0], at)]
     if compiled.items:
         return len({item for _, _, item in inside})

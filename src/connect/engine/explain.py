@@ -50,7 +50,7 @@ class SpelledOut(Struct, frozen=True, kw_only=True):
 
 
 KEPT = "variant."
-"""What the values of a stored trace are kept of: neither the event nor the counters hold it."""
+"""The prefix of the values that a stored trace keeps: neither the event nor the counters hold these."""
 SHOW_AMOUNTS: frozenset[Outcome] = frozenset(
     {"gave", "limited", "short_of_budget", "lost_group", "zero", "no_recipient", "missing", "error", "not_live"}
 )
@@ -62,7 +62,7 @@ _json = msgspec.json.Encoder(order="deterministic", decimal_format="number")
 
 
 class Read(Struct, frozen=True):
-    """What a decision read, as it is stored beside its trace."""
+    """The things that a decision read, as they are stored beside its trace."""
 
     event: EconomicEvent
     counters: Mapping[str, Any] = {}
@@ -86,7 +86,7 @@ def _shortened(entry: RuleTrace) -> list[Any]:
 
 
 def expanded(rows: Iterable[Sequence[Any]]) -> list[RuleTrace]:
-    """What `compact` wrote, as entries whose values `spell_out` completes: parts are told apart by their types."""
+    """Reads what `compact` wrote, as entries whose values `spell_out` completes: types tell the parts apart."""
     return [_expanded(rule, outcome, parts) for rule, outcome, *parts in rows]
 
 
@@ -133,7 +133,7 @@ def _completed(
 def _values(
     entry: RuleTrace, rule: RewardRule, document: Ruleset, read: Read, activation: Activation
 ) -> dict[str, Any]:
-    """What the line read, or the amounts where the outcome is not a line's."""
+    """Returns what the line read, or the amounts where the outcome is not a line's."""
     history = entry.detail == HISTORY
     if entry.line is None and (entry.outcome not in SHOW_AMOUNTS or (entry.outcome == "not_live" and not history)):
         return {}

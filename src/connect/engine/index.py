@@ -20,20 +20,20 @@ NEAREST_CANDIDATES_MAX = 100
 """Known types compared with an unknown one: it bounds what a flood of made-up types costs (about 10 us each)."""
 NEAREST_REMEMBERED_MAX = 1_024
 NEAREST_LIKENESS = 0.75
-"""Of difflib's ratio: a slip in a word or two, not merely the same last part (`order.completed`)."""
+"""The least ratio of difflib: a slip in a word or two, not merely the same last part (`order.completed`)."""
 
 
 class PublishedContext(Struct, frozen=True):
-    """What the store knows beside the document: what was ever promised, and since when things are measured."""
+    """Tells what the store knows beside the document: what was ever promised, and since when things are measured."""
 
     reversal_paths: tuple[LinkPath, ...] = ()
-    """Of every ruleset version ever published: terms outlive their rules."""
+    """The reversal paths of every ruleset version ever published: terms outlive their rules."""
     meters_since: Mapping[str, datetime] = {}
     """A limit's definition -> when it was published; what is stored from before is worked out anew."""
     building: frozenset[str] = frozenset()
     """Ids of counters whose history is not yet counted."""
     generations: Mapping[str, int] = {}
-    """Of counters that were built anew."""
+    """The generations of counters that were built again."""
 
 
 class Plan(Struct, frozen=True):
@@ -111,7 +111,7 @@ class Rulebook:
         return cls(version, document, tuple(rules), published)
 
     def published_as(self, published: PublishedContext) -> "Rulebook":
-        """The same rules among what the store knows now."""
+        """Returns the same rules among what the store knows now."""
         again = copy.copy(self)
         again.published = published
         again._paths = _paths_of(tuple(self.rules.values()), self.counters, published)
@@ -195,7 +195,7 @@ def _plain(event_type: str) -> str:
 
 
 def _concrete(pattern: str, event_type: str) -> str:
-    """What a type is called under a pattern: by `purchase.*` `purchse.completed` is `purchase.completed`."""
+    """Corrects a type by a pattern: by `purchase.*` `purchse.completed` is `purchase.completed`."""
     if not pattern.endswith(".*"):
         return pattern
     rest = event_type.split(".")[pattern.count(".") :]

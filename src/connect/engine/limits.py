@@ -44,7 +44,7 @@ class Meter(Struct, frozen=True):
     """One measure of one limit, ready to be read."""
 
     definition: str
-    """What all of its keys begin with, and what it is known by when it is new."""
+    """The text that all of the meter's keys begin with, and that names it when it is new."""
     measure: Measure
     per: str
     role_only: bool
@@ -147,7 +147,7 @@ def parties(event: EconomicEvent, party: str) -> tuple[str, ...]:
 
 
 def contribution(meter: Meter, event: EconomicEvent, subject: str, actions: Iterable[RewardAction]) -> Decimal:
-    """What one event's actions of the meter's rule are on a subject's measure: live ones, less what was reversed."""
+    """Sums one event's actions of the meter's rule on a subject's measure: live ones, less what was reversed."""
     total = ZERO
     for action in actions:
         if action.reverses is not None or action.status == "cancelled":

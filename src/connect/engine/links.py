@@ -25,7 +25,7 @@ class LinkPath(Struct, frozen=True):
     """Where facts of a pattern of types, and those they take back, hold the value they share."""
 
     event_type: str
-    """Of the fact that takes back; a type or a prefix."""
+    """The type of the fact that takes back; a type or a prefix."""
     event: str
     original: str
     source: str

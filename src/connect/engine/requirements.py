@@ -1,4 +1,4 @@
-"""What a ruleset asks the store to remember from its publish on."""
+"""Collects what a ruleset asks the store to remember from its publish on."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from connect.model import Counter, Ruleset
 
 
 class Requirements(Struct, frozen=True):
-    """What a document measures, counts and may take back."""
+    """Tells what a document measures, counts and may take back."""
 
     limits: frozenset[str]
     """Definitions of its limits' meters."""

@@ -155,7 +155,7 @@ def _in_words(types: set[str]) -> str:
 
 
 def schema_problems(schema: object, pointer: str = "#") -> list[tuple[str, str]]:
-    """What is wrong with a schema of a context, each as where and why; where it is empty, the rest of this file works.
+    """Lists what is wrong with a context's schema, as (where, why). The rest of this file asks for an empty list.
 
     `pointer` says where the schema stands (RFC 6901, as a URI fragment); the places found are below it.
     """
@@ -249,7 +249,7 @@ def learn_schema(contexts: Iterable[dict[str, Any]]) -> Schema:
 
 
 class _Seen:
-    """What was met at one place in all contexts."""
+    """Collects what was met at one place in all contexts."""
 
     __slots__ = ("elements", "fields", "met", "objects", "types")
 

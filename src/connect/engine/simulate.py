@@ -43,21 +43,21 @@ Entries = list[tuple[datetime, Decimal]]
 
 
 class Before:
-    """What limits and budgets held before the first event of the simulation: nothing, unless a subclass knows more."""
+    """Tells what limits and budgets held before the first event: nothing, unless a subclass knows more."""
 
     def values(self, wanted: Claimable) -> Mapping[str, StateValue]:
-        """Of the keys asked for those that held something."""
+        """Returns the values of those keys that held something."""
         del wanted
         return {}
 
     def window(self, slot: Slot) -> Entries:
-        """What a sliding limit knows, sorted."""
+        """Returns what a sliding limit knows, sorted."""
         del slot
         return []
 
 
 class Matters(Struct, frozen=True):
-    """What must be remembered of a history whose later events are known."""
+    """Names what must be remembered of a history whose later events are known."""
 
     links: Container[str]
     """Keys of the links of every event that takes something back."""
@@ -141,7 +141,7 @@ class Simulation:
         self.actions[action_id] = replace(action, status=status, attempts=attempts, failure=failure)
 
     def change(self, action_id: UUID, *, reversed_: str | None = None, cancel: bool = False) -> None:
-        """What a person did to an action: limits and budgets follow."""
+        """Does to an action what a person did to it: limits and budgets follow."""
         action = self.actions[action_id]
         event = self.events[action.event_id]
         before = self._actions(event.id)
@@ -266,7 +266,7 @@ class Simulation:
 
 
 def taken(decision: Decision, before: Mapping[UUID, RewardAction]) -> Sequence[tuple[RewardAction, Decimal]]:
-    """What a decision takes back, by cancelling or an undo: (original, how much). `before`: actions as they were."""
+    """Returns what a decision takes back, by cancelling or an undo: (original, how much). `before`: earlier actions."""
     undone = [
         (before[action.reverses], Decimal(action.amount))
         for action in decision.actions

@@ -13,7 +13,7 @@ ZERO = Decimal(0)
 
 
 class StateValue(Struct, frozen=True):
-    """What one key holds."""
+    """The value that one key holds."""
 
     value: Decimal = ZERO
     detail: Mapping[str, Any] | None = None
@@ -31,7 +31,7 @@ class Memory:
     def __init__(self, values: Mapping[str, StateValue] | None = None) -> None:
         self.values: dict[str, StateValue] = dict(values or {})
         self.windows: dict[str, list[tuple[datetime, Decimal]]] = {}
-        """What sliding limits know, by key: moments near the event and what was given at each, sorted."""
+        """The entries that sliding limits know, by key: moments near the event and what was given at each, sorted."""
         self.changed: set[str] = set()
 
     def get(self, key: str) -> StateValue:

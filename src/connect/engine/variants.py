@@ -47,7 +47,7 @@ class Assignment(Struct, frozen=True):
     propensity: float
     """The chance of this arm among all users, those outside coverage and namespace included: above 0, at most 1."""
     values: dict[str, Any]
-    """What expressions read as `variant.<name>`; empty for the holdout."""
+    """The values that expressions read as `variant.<name>`; empty for the holdout."""
 
 
 class CompiledNamespace(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""What a reporter is told of an event, and the log line and count that go with it."""
+"""Tells a reporter what became of an event, and writes the log line and count that go with it."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -17,7 +17,7 @@ NOT_STORABLE = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, as
 
 
 class Recorded(Struct, frozen=True, kw_only=True):
-    """What became of a reported event."""
+    """Tells what became of a reported event."""
 
     result: Literal["created", "duplicate"]
     event: EconomicEvent

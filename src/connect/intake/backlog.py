@@ -37,7 +37,7 @@ from connect.telemetry import log
 BATCH = 500
 POLL_S = 0.5
 AGAIN_AFTER_S = 1.0
-"""What met a held lock or a fault is tried again after this."""
+"""The seconds after which an event that met a held lock or a fault is tried again."""
 PASSING = (*LOCKED, *TRY_AGAIN, *DATABASE_GONE)
 """No event's own fault, so no try; but a statement that took too long may be one's own, and would hold up its batch."""
 

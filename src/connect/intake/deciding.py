@@ -58,7 +58,7 @@ _encode = msgspec.json.Encoder(order="deterministic", decimal_format="number").e
 
 
 class Replayed(Struct, frozen=True):
-    """What a stored event that is decided again has behind it."""
+    """The past of a stored event that is decided again."""
 
     given: frozenset[str] = frozenset()
     counted: bool = False
@@ -143,7 +143,7 @@ async def decide_run(
 
 
 async def dry_run(connection: Any, event: EconomicEvent, rulebook: Rulebook, undo: Undo) -> Decision:
-    """What the event would give now, by the limits, budgets and counters as they are. Nothing of it stays."""
+    """Returns what the event would give now, by the limits, budgets and counters as they are. Nothing of it stays."""
     if rulebook.plan(event.event_type).is_plain:
         return decide_plain(event, rulebook, event.received_at).decision
     trying = connection.transaction()
@@ -217,7 +217,7 @@ class _Loading:
         )  # fmt: skip
 
     async def _link(self, key: str, event: EconomicEvent) -> Link:
-        """What the event takes back. How its actions stand is settled by `stand`: until then they tell their claims."""
+        """Returns the facts that the event takes back. Their actions tell the claims; `stand` settles how they are."""
         stored = self._memory.get(key)
         counters = {UUID(found): names for found, names in originals_in(stored).items() if UUID(found) in self.known}
         counters.pop(event.id, None)
@@ -271,7 +271,7 @@ class _Loading:
     # --- actions that stood before ---
 
     async def stand(self, weighed: Weighed) -> Weighed:
-        """What the event takes back, and what hung on it, locked as it stands: actions come after all state."""
+        """Locks the actions that the event takes back, and those that hung on it: actions come after all state."""
         links = weighed.state.reverses
         originals = [original for link in links.values() for original in link.originals]
         cascades = await self._cascades(weighed.gone)
@@ -301,7 +301,7 @@ class _Loading:
         )
 
     async def write(self, decided: Sequence[Decided]) -> None:
-        """What decisions change of state and of actions that stood before, and who met which variant."""
+        """Writes what decisions change of state and of actions that stood before, and who met which variant."""
         changed = {key: self._memory.values[key] for key in self._memory.changed | self._computed}
         await rows.save(self._connection, changed, self._computed)
         await take_back(self._connection, [taken for one in decided for taken in one.decision.taken_back])

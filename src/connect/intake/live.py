@@ -11,7 +11,7 @@ from connect.store.rules import live_version, read_version
 from connect.telemetry import log
 
 STALE_AFTER_S = 2.0
-"""What a publish may take to be followed; the clock that tells runs on while a process is stopped."""
+"""The seconds within which a publish is followed; the clock that tells runs on while a process is stopped."""
 CATCH_UP_S = 0.1
 """How long events wait for the rulebook of a version that went live just now; then they are recorded undecided."""
 POLL_S = 0.5

@@ -1,4 +1,4 @@
-"""What reporters send -> one normal form of a fact, and its fingerprint.
+"""Turns what reporters send into one normal form of a fact, and its fingerprint.
 
 Content that means the same has the same fingerprint, however it is spelled and whichever channel it came by
 (JSON, CloudEvent, bus): the source is filled in, null and empty optional fields are left out, times are UTC, an omitted

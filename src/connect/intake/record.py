@@ -33,15 +33,15 @@ from connect.telemetry import GROUP_COMMIT_SIZE, log
 GROUP_MAX = 500
 """Events in one commit; throughput is flat beyond."""
 GROUP_CHARACTERS_MAX = 8 * 1024 * 1024
-"""Of context in one commit: 500 of the largest events would be a statement of 128 MiB."""
+"""The most characters of context in one commit: 500 of the largest events would be a statement of 128 MiB."""
 QUEUE_CHARACTERS_MAX = 64 * 1024 * 1024
-"""Of context waiting in one process: large events fill its memory long before there are `queue_max` of them."""
+"""The most characters of context that wait in one process: large events fill memory long before `queue_max`."""
 LOCKED_MAX = 3
 """Events tried one by one that may each wait for a lock in vain; the rest of their group is told to come back."""
 UNDECIDED_FOR_S = 3.0
 """After a lock was held too long, events are recorded undecided for this long before deciding inline is tried again."""
 RETRIES_MAX = 3
-"""Of a group that met a deadlock or a serialisation failure."""
+"""The most retries of a group that met a deadlock or a serialisation failure."""
 
 Processing = Literal["inline", "queued"]
 
@@ -303,7 +303,7 @@ class Recorder:
 async def _stored(
     connection: Any, identities: set[Identity]
 ) -> tuple[dict[Identity, StoredEvent], dict[UUID, list[RewardAction]]]:
-    """What is stored under the identities, and the actions it gave, by event id."""
+    """Returns what is stored under the identities, and the actions it gave, by event id."""
     stored = await stored_events(connection, sorted(identities)) if identities else {}
     return stored, await actions_of_events(connection, [found.event.id for found in stored.values()]) if stored else {}
 
@@ -313,7 +313,7 @@ class _Raced(Exception):
 
 
 class _Written(Struct):
-    """What became of a group: the rows tried, the ids that were new, and warnings."""
+    """Tells what became of a group: the rows tried, the ids that were new, and warnings."""
 
     rows: Rows = field(default_factory=dict[Identity, EventRow])
     fresh: set[UUID] = field(default_factory=set[UUID])

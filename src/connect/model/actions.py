@@ -1,4 +1,4 @@
-"""What is owed because of a fact, and its way to the service that pays."""
+"""Actions: rewards that are owed because of a fact, and their way to the service that pays."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -52,17 +52,17 @@ class RewardAction(Struct, kw_only=True, frozen=True):
     dispatched_at: datetime | None = None
     completed_at: datetime | None = None
     occurred_at: datetime
-    """Of its event: limits keep their periods by it."""
+    """The moment at which the action's event occurred: limits keep their periods by it."""
     budget: str | None = None
     refills: bool = False
-    """What is taken back of it returns to its budget."""
+    """true: an amount that is taken back returns to the budget."""
     arm: str | None = None
     """The variant of its rule that the user met."""
     reversal: ReversalTerms | None = None
     reversed: Amount = "0"
     """How much of it was taken back and no longer counts in limits."""
     frees_claim: bool = False
-    """Of a reversal: its amount is in the original's `reversed`. One that awaits approval frees nothing before it."""
+    """true: the reversal's amount is in the original's `reversed`. One that awaits approval frees nothing yet."""
 
 
 class DispatchAttempt(Struct, kw_only=True, frozen=True):
@@ -97,7 +97,7 @@ class ClaimedCommand(Struct, kw_only=True, frozen=True):
 
 
 class Settlement(Struct, kw_only=True, frozen=True):
-    """What an attempt makes of its action, carried out only while the action is still dispatched as attempt `n`."""
+    """Says what an attempt makes of its action, which happens only while the action is dispatched as attempt `n`."""
 
     id: UUID
     n: int
@@ -120,10 +120,10 @@ class ResultReport(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
 
 
 Disposition = Literal["applied", "repeated", "contradicted", "refused"]
-"""What a report did: ended the action; said again what was known; contradicted an end; was of a command never sent."""
+"""A report ended the action, said again what was known, contradicted an end, or was of a command never sent."""
 
 Operation = Literal["retry", "cancel", "approve", "reject"]
-"""What a person may do to an action."""
+"""The operations that a person may carry out on an action."""
 
 
 class CommandEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):

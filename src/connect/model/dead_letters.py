@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec import Struct
 
 DeadKind = Literal["event", "result"]
-"""Of a bus that brings facts, or of a queue that brings a target's results."""
+"""The kind of queue a message came from: a bus that brings facts, or a queue that brings a target's results."""
 
 
 class DeadEvent(Struct, kw_only=True, frozen=True):
@@ -21,7 +21,7 @@ class DeadEvent(Struct, kw_only=True, frozen=True):
     """As it came or was mended; what is not UTF-8 of it is shown as U+FFFD."""
     attributes: dict[str, str]
     code: str
-    """Of the error: `event_invalid`, `event_conflict` ..."""
+    """The code of the error: `event_invalid`, `event_conflict` ..."""
     reason: str
     errors: list[dict[str, Any]]
     """Where in the message, and what, as a problem document has them."""

@@ -1,4 +1,4 @@
-"""What deciding a fact gives: actions, changes of state, and why."""
+"""Decisions: the actions, the changes of state and the reasons that deciding a fact gives."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -50,7 +50,7 @@ class Exposure(Struct, frozen=True, kw_only=True):
 
 
 class TakenBack(Struct, frozen=True, kw_only=True):
-    """What a decision does to an action that stood before it."""
+    """Tells what a decision does to an action that stood before it."""
 
     action_id: UUID
     cancel: bool
@@ -60,7 +60,7 @@ class TakenBack(Struct, frozen=True, kw_only=True):
 
 
 class Decision(Struct, frozen=True, kw_only=True):
-    """What one fact earns by one ruleset version, and why."""
+    """Tells what one fact earns by one ruleset version, and why."""
 
     event_id: UUID
     ruleset_version: int

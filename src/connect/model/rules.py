@@ -1,4 +1,4 @@
-"""What economists write: the ruleset document, rule by rule."""
+"""The ruleset document that economists write, rule by rule."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -26,7 +26,7 @@ from connect.model.values import (
 
 
 class Unit(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What an amount counts. `scale`: decimal places; `worth`: shown beside it, e.g. `0.01 EUR`."""
+    """The thing that an amount counts. `scale`: decimal places; `worth`: shown beside it, e.g. `0.01 EUR`."""
 
     scale: Annotated[int, Meta(ge=0, le=18)] = 0
     worth: Annotated[str, Meta(pattern=UNIT_WORTH)] | None = None
@@ -51,7 +51,7 @@ class Each(
 
 
 class Effect(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a rule promises: one command to one target for each recipient."""
+    """A rule promises an effect: one command to one target for each recipient."""
 
     target: Symbol
     command: Symbol
@@ -109,9 +109,9 @@ class Safety(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit
     """Rails, by unit: what is beyond them waits for a person."""
 
     review_above: dict[Symbol, Cap] = {}
-    """Of a single action."""
+    """The amount of a single action above which a person approves it."""
     per_day: dict[Symbol, Cap] = {}
-    """Of all actions decided on one day in the ruleset's zone; one alert a day."""
+    """The most that all actions decided on one day in the ruleset's zone may give; one alert a day."""
 
 
 class SamePath(
@@ -130,7 +130,7 @@ class Counter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omi
     of: Party
     kind: Literal["count", "sum", "distinct", "streak"]
     value: str | None = None
-    """What is summed (an amount) or told apart (any value): an expression."""
+    """The expression that is summed (an amount) or told apart (any value)."""
     condition: str | list[str] = []
     """Which events of the type count."""
     every: Every | None = None
@@ -140,7 +140,7 @@ class Counter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omi
     grace: Annotated[int, Meta(ge=0, le=366)] = 0
     """Steps that may be missed without breaking a streak."""
     zone: str | None = None
-    """Of its calendar: a name of the IANA database, or an expression such as context.timezone."""
+    """The zone of the counter's calendar: a name of the IANA database, or an expression such as context.timezone."""
     undone_by: EventPattern | None = None
     same: str | SamePath | None = None
     fraction: str | int = 1
@@ -158,7 +158,7 @@ class Group(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_
 
     pick: Literal["first", "highest", "lowest"]
     unit: Symbol | None = None
-    """What highest and lowest compare."""
+    """The unit that highest and lowest compare."""
 
 
 class Reversal(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -169,7 +169,7 @@ class Reversal(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, om
     """The path whose value both facts share."""
     source: Literal["same", "any"] = "same"
     fraction: str | int = 1
-    """Of the original amount, 0 to 1; several reversals add up to 1 at the most."""
+    """The fraction of the original amount, 0 to 1; several reversals add up to 1 at the most."""
     after_completion: Literal["compensate", "review", "keep"] = "compensate"
 
 
@@ -237,7 +237,7 @@ class RewardRule(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, 
 
 
 class ExpectedAction(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a test expects an event to give, or with a minus to take back. Absent fields are not compared."""
+    """The action that a test expects an event to give, or with a minus to take back. Absent fields are not compared."""
 
     rule: RuleKey
     amount: Cap
@@ -265,7 +265,7 @@ class Ruleset(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omi
     """The whole document economists write, YAML or JSON."""
 
     version: Literal[1] = 1
-    """Of the format, not of the content."""
+    """The version of the format, not of the content."""
     timezone: str = "UTC"
     units: dict[Symbol, Unit] = {}
     budgets: dict[Symbol, Budget] = {}

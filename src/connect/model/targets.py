@@ -30,8 +30,9 @@ class Target(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     attempts_max: Annotated[int, Meta(ge=1)] | None = None
     result_deadline_s: Annotated[float, Meta(gt=0, le=TEN_YEARS_S)] = 86_400
     complete_on: Literal["answer", "accepted", "result"] | None = None
-    """What completes a command: over HTTP the target's `answer`; over a broker that the broker has it (`accepted`), or
-    only the target's `result`. Unset: `answer`; over a broker `result` where `results_url` is set, else `accepted`."""
+    """Says what completes a command: over HTTP the target's `answer`; over a broker that it has the command
+    (`accepted`), or only the target's `result`. Unset: `answer`; over a broker `result` where `results_url` is set,
+    else `accepted`."""
     results_url: str | None = None
     """A queue, stream or subject that the target's results come back on."""
     order_by: Literal["user"] | None = None

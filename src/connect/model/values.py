@@ -61,4 +61,4 @@ IN_WORDS: Final = {
     FIELD_NAME: "a name of small letters, digits and `_` that starts with a letter (at most 32)",
     COUNTER_NAME: "a name of small letters, digits and `_` that starts with a letter (at most 64)",
 }
-"""What each pattern of the model asks for; a test holds it against all of them."""
+"""The words for what each pattern of the model asks for; a test holds them against all patterns."""

@@ -1,4 +1,4 @@
-"""What the effects came to, where the target can be asked: a target that acts twice may well answer once.
+"""Compares balances with effects, where the target can be asked: a target that acts twice may well answer once.
 
 Users of a run are new, so that nothing else moves their balances.
 """

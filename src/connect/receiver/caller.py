@@ -20,7 +20,7 @@ from connect.lifecycle import Outcome, Retriable
 from connect.model import ClaimedCommand, Command, CommandEvent, CommandRule
 
 USER_PREFIX: Final = "connect-check-"
-"""Of every user id, so that nobody takes these effects for real ones."""
+"""The start of every user id, so that nobody takes these effects for real ones."""
 PAUSE_S: Final = 0.2
 
 
@@ -32,7 +32,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     unit: str = "points"
     params: dict[str, Any] = {}
     keys: tuple[bytes, ...] = ()
-    """What signs; none: nothing is signed, and signatures are not checked."""
+    """The keys that sign; without any nothing is signed, and signatures are not checked."""
     batch: bool = False
     any_command: bool = False
     """The target passes on whatever it is given, so that no command is unknown to it."""
@@ -40,7 +40,7 @@ class Terms(Struct, frozen=True, kw_only=True):
 
 
 class Said(Struct, frozen=True):
-    """What came back for one command."""
+    """Tells what came back for one command."""
 
     outcome: Outcome
     status: int | None
@@ -142,7 +142,7 @@ class Caller:
             await asyncio.sleep(PAUSE_S)
 
     async def post(self, body: bytes, given: dict[str, str]) -> "_Reply | Outcome":
-        """What came back, or what its not coming back means."""
+        """Returns what came back, or the outcome that stands for no answer."""
         begun = time.monotonic()
         self.requests += 1
         try:

@@ -1,4 +1,4 @@
-"""What a check came to, in words, and how the words for answers are chosen."""
+"""Tells in words how a check ended, and chooses the words for answers."""
 
 from typing import Literal
 
@@ -31,7 +31,7 @@ def fail(check: str, detail: str, mend: str) -> Finding:
 
 
 def read_as(outcome: Outcome) -> str:
-    """What Connect makes of an answer."""
+    """Says what Connect makes of an answer."""
     match outcome:
         case Completed(None):
             return "completed, without a reference"

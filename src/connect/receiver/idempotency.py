@@ -15,7 +15,7 @@ REPEATS: Final = 2
 CUTS_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1)
 """When to hang up: before, while and after a target of any usual speed is at work."""
 ADDED: Final = {"text": "gr\u00fc\u00dfe", "number": 1.0, "large": 2**63}
-"""What libraries write otherwise than they read it."""
+"""Values that libraries write otherwise than they were read."""
 ACT_ONCE: Final = (
     "look the Idempotency-Key up before acting, keep it for ever with the answer, in one transaction with the effect, "
     "and answer a repeat as the first time"

@@ -27,7 +27,7 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 
 async def play(terms: Terms, balance: BalanceSource | None = None) -> list[Finding]:
-    """What holds and what does not. Never raises for what the endpoint or the network does."""
+    """Finds what holds and what does not. Never raises for what the endpoint or the network does."""
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=terms.timeout_s),

@@ -36,7 +36,7 @@ class Batch(Struct):
 
 
 class Named(Struct):
-    """What a part of a batch calls itself, whatever else is wrong with it."""
+    """The name that a part of a batch gives itself, whatever else is wrong with it."""
 
     id: Any = None
 

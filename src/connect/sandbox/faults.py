@@ -53,7 +53,7 @@ class Fault(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_
     retry_after: Annotated[int, Meta(ge=0, le=86_400)] = 1
     """Seconds, sent with `rate_limited`."""
     status: Annotated[int, Meta(ge=200, le=599)] | None = None
-    """Of `error` and `error_after_effect` (503), `garbage` (200) and `redirect` (307)."""
+    """The status of `error` and `error_after_effect` (503), `garbage` (200) and `redirect` (307)."""
 
 
 class Armed:

@@ -1,4 +1,4 @@
-"""What the sandbox did: one effect for each idempotency key, and how often it was asked for.
+"""Keeps what the sandbox did: one effect for each idempotency key, and how often it was asked for.
 
 With a file each effect is appended before it is answered, and read again at the next start: kill the sandbox at
 any moment and no effect happens twice. The file is written without fsync: it outlives the process, not the machine.
@@ -21,7 +21,7 @@ EXACT = Context(prec=100)
 """Amounts have up to 60 digits before and 18 after the point; Python's default of 28 would round their sums."""
 
 SIGNS = {"credit": 1, "grant": 1, "debit": -1, "revoke": -1}
-"""What a command does to a balance. A debit may leave less than nothing: points taken back may have been spent."""
+"""The sign of each command in a balance. A balance may fall below zero: points taken back may have been spent."""
 
 MINTING = (".mint", ".grant")
 """Commands that make new tokens, with serial numbers of their own; others move or end tokens that exist."""
@@ -39,7 +39,7 @@ class Refused(Exception):
 
 
 class Effect(Struct, kw_only=True):
-    """What one command did, whatever the number of times it came."""
+    """The effect of one command, whatever the number of times it came."""
 
     key: str
     target: TargetName
@@ -184,7 +184,7 @@ class Ledger:
         )
 
     def _reference(self, target: TargetName, command: Command, collection: str | None) -> str:
-        """What the target calls the effect: a journal entry, serial numbers of a collection, a transaction's hash."""
+        """Names the effect as the target does: a journal entry, serial numbers in a collection, a transaction hash."""
         if collection is not None and command.type.endswith(MINTING):
             first = self._serials[collection] + 1
             last = first + int(command.amount) - 1

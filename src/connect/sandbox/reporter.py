@@ -18,7 +18,7 @@ PAUSE_MAX_S = 5.0
 
 
 class Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What may be given at the start or changed while it runs (`POST /settings`)."""
+    """The settings that may be given at the start or changed while the reporter runs (`POST /settings`)."""
 
     secrets: tuple[str, ...] = ()
     """`whsec_` + base64; none: signatures are not looked at."""

@@ -131,7 +131,7 @@ class LaneClaim(Struct, frozen=True, kw_only=True):
 
 
 class Due(Struct, frozen=True, kw_only=True):
-    """What waits for one target: how many are due and how overdue the oldest is."""
+    """Tells what waits for one target: how many are due and how overdue the oldest is."""
 
     due: int
     oldest_age_s: float

@@ -26,13 +26,13 @@ COUNT_MAX = 10_000
 SAMPLE_NEWEST = 20_000
 SAMPLE_RANDOM = 20_000
 ROW_BYTES_MIN = 200
-"""Of a table that was never analysed the rows are estimated from its bytes; an event or action takes more than this."""
+"""The least bytes of a row, from which rows of a table never analysed are estimated; events and actions take more."""
 DERIVED_SAMPLE = 200
 """Rows whose ids and fingerprints are computed again."""
 
 
 class Broken(Struct, frozen=True, kw_only=True):
-    """What one check found."""
+    """Tells what one check found."""
 
     check: Check
     count: int
@@ -75,7 +75,7 @@ async def broken_checks(
 
 
 async def wrong_action_ids(connection: Connection) -> list[str]:
-    """Of a random sample of actions those whose id their fact does not derive: after a restore they would pay twice."""
+    """Finds, in a random sample, actions whose id their fact does not derive: after a restore they would pay twice."""
     samples = await _samples(connection)
     async with connection.transaction(readonly=True):
         await _limit(connection)
@@ -85,7 +85,7 @@ async def wrong_action_ids(connection: Connection) -> list[str]:
 
 
 async def wrong_state(connection: Connection) -> tuple[list[str], list[str]]:
-    """Of random rows of limits and of counters those that do not hold what the stored facts come to, in words."""
+    """Finds random rows of limits and of counters that do not hold what the stored facts come to, and words them."""
     samples = await _samples(connection)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         await _limit(connection)
@@ -170,12 +170,12 @@ FROM event WHERE decide_at IS NOT NULL
 
 
 class Lane(Struct, kw_only=True):
-    """What waits for one target. Ages in seconds."""
+    """Tells what waits for one target. Ages in seconds."""
 
     target: str
     configured: bool
     standing: LaneHealth = "closed"
-    """Of its breaker, or paused."""
+    """The state of the lane's breaker, or paused."""
     paused_by: str | None = None
     due: int = 0
     oldest_due_age_s: float = 0.0

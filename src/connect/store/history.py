@@ -1,4 +1,4 @@
-"""What a backtest reads: one snapshot of the stored history, its events in the order they were decided.
+"""Reads for a backtest: one snapshot of the stored history, its events in the order they were decided.
 
 `decided_at` is from the database's clock while the locks were held, so whatever waited for a lock is later. Nothing
 here writes, and none of it is for the hot path: some statements read whole tables.
@@ -216,7 +216,7 @@ def _past(row: Any) -> Past:
 
 
 async def given_since(connection: Connection, since: datetime) -> AsyncGenerator[list[Given]]:
-    """What events decided since then gave, in their order, a chunk at a time."""
+    """Yields what events decided since then gave, in their order, a chunk at a time."""
     cursor = await connection.cursor(GIVEN, since)
     while rows := await cursor.fetch(CHUNK):
         yield [
@@ -231,7 +231,7 @@ async def given_since(connection: Connection, since: datetime) -> AsyncGenerator
 async def given_before(
     connection: Connection, until: datetime, since: Mapping[str, datetime]
 ) -> AsyncGenerator[list[tuple[EconomicEvent, RewardAction]]]:
-    """What the rules gave in events decided before `until` that occurred since the rule's moment, event by event.
+    """Yields what rules gave in events decided before `until` that occurred since the rule's moment, event by event.
 
     Of the events only who took part is filled in.
     """
@@ -253,7 +253,7 @@ async def given_before(
 async def spent_before(
     connection: Connection, until: datetime, budgets: Sequence[str], then: Mapping[UUID, Then]
 ) -> dict[tuple[str, str], Decimal]:
-    """What events decided before `until` took from these budgets: (budget, unit) -> amount."""
+    """Returns what events decided before `until` took from these budgets: (budget, unit) -> amount."""
     known = list(then.items())
     rows = await connection.fetch(
         SPENT_BEFORE, until, list(budgets), [found for found, _ in known], [one.reversed for _, one in known],
@@ -274,7 +274,7 @@ async def first_short(connection: Connection, since: datetime, budget: str) -> d
 
 
 async def cancelled_by_people(connection: Connection, since: datetime) -> list[tuple[datetime, UUID, UUID]]:
-    """What a person cancelled or rejected since then, in order: (moment, action id, event id)."""
+    """Returns what a person cancelled or rejected since then, in order: (moment, action id, event id)."""
     rows = await connection.fetch(CANCELLED_BY_PEOPLE, since)
     return [(row["completed_at"], row["id"], row["event_id"]) for row in rows]
 
@@ -289,7 +289,7 @@ async def undos_since(connection: Connection, since: datetime) -> dict[UUID, Und
 async def actions_before(
     connection: Connection, until: datetime, ids: Sequence[UUID], event_ids: Sequence[UUID]
 ) -> list[RewardAction]:
-    """Of these ids and of these events, the actions that events decided before `until` gave, as they stand now."""
+    """Returns the actions of these ids and events that events decided before `until` gave, as they stand now."""
     return [to_action(row) for row in await connection.fetch(ACTIONS_BEFORE, until, list(ids), list(event_ids))]
 
 

@@ -1,4 +1,4 @@
-"""What must hold in the tables: the catalogue that `connect doctor` goes through. `store.health` asks the questions."""
+"""Lists what must hold in the tables: `connect doctor` goes through the list, and `store.health` asks the questions."""
 
 from typing import Literal
 
@@ -18,7 +18,7 @@ class Check(Struct, frozen=True, kw_only=True):
 
     name: str
     wrong: str
-    """What is wrong, to follow a count: `3 actions ...`."""
+    """The fault in words, to follow a count: `3 actions ...`."""
     mend: str
     sql: str
     sees: Seen = "all"

@@ -1,4 +1,4 @@
-"""What a person does to actions: retry, cancel, approve, reject, one or all that match, or all of a stopped rule.
+"""Does what a person asks of actions: retry, cancel, approve, reject, one or all that match, or all of a stopped rule.
 
 Each leaves an audit row: who (`actor`), the note, the filter and the count.
 
@@ -131,7 +131,7 @@ UPDATE reward_action SET {change} WHERE id = ANY(ARRAY(SELECT id FROM matched)) 
 """
 
 Pending = Literal["keep", "review", "cancel"]
-"""What becomes of a stopped rule's actions that were never sent: nothing, a person approves each, none is sent."""
+"""The fate of a stopped rule's actions that were never sent: nothing changes, a person approves each, none is sent."""
 
 STOP_CHANGES: dict[Pending, str] = {
     "review": "status = 'awaiting_approval', due_at = NULL",
@@ -197,7 +197,7 @@ async def unsent(connection: Connection, rule_key: str, pending: Pending) -> lis
 
 
 async def settle_claims(connection: Connection, action_ids: Sequence[UUID]) -> None:
-    """Of reversals among these: approved ones are out of what their originals hold, cancelled ones in it again."""
+    """Settles reversals among these: approved ones are out of what their originals hold, cancelled ones in it again."""
     await connection.execute(FREE_CLAIMS, list(action_ids))
     await connection.execute(KEEP_CLAIMS, list(action_ids))
 

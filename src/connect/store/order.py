@@ -85,7 +85,7 @@ async def enter(connection: Connection, action_ids: Sequence[UUID], targets: Col
 
 
 async def enter_again(connection: Connection, action_ids: Sequence[UUID]) -> None:
-    """What a person retried or approved, or what waited for another's end: behind those that are there by now."""
+    """Enters what a person retried or approved, or what waited for another's end, behind those already there."""
     if targets := [row["target"] for row in await connection.fetch(IN_ORDER, list(action_ids))]:
         await enter(connection, action_ids, targets)
 

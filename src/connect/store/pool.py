@@ -8,9 +8,9 @@ import asyncpg
 import msgspec
 
 CONNECT_TIMEOUT_S = 5
-"""Of a command that a person waits for."""
+"""The longest that a command waits to connect: a person waits for it."""
 LOCK_TIMEOUT_S = 1
-"""What waits longer for a row is committed undecided (202) and decided later by a worker."""
+"""The longest wait for a row. An event that waits longer is committed undecided (202); a worker decides it later."""
 IDLE_IN_TRANSACTION_TIMEOUT_S = 10
 """The server ends a transaction whose process was stopped in the middle, so its locks do not outlive it for long."""
 STATEMENT_TIMEOUT_S = 30

@@ -1,4 +1,4 @@
-"""What runs: each process says so every few seconds, so that `connect status` can show all of them."""
+"""Tells what runs: each process says so every few seconds, so that `connect status` can show all of them."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What is known beside the live document: paths of reversal, since when limits measure, which counters are built."""
+"""Reads what is known beside the live document: reversal paths, since when limits measure, which counters are built."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -80,7 +80,7 @@ class Building(Struct, frozen=True):
     """Counters that are built together: they are equally far."""
 
     ids: tuple[str, ...]
-    """Of their definitions; `values` are what their values are kept under."""
+    """The ids of the counters' definitions; `values` are what their values are kept under."""
     values: frozenset[str]
     since_version: int
     position_at: datetime | None

@@ -1,4 +1,4 @@
-"""What rules remember, worked out again from what is stored: for who wants proof that limits and counters are exact.
+"""Works out again, from what is stored, what rules remember: for proof that limits and counters are exact.
 
 Everything is read in one snapshot, so rows that change meanwhile are no difference. Nothing is locked.
 """
@@ -37,11 +37,11 @@ from connect.store.published_context import read_counters, read_published_contex
 from connect.store.rules import live_version, read_version
 
 DEFINITION_PARTS = 7
-"""Of a limit's key: `limit`, rule, measure, per, about, span, zone; then the period and the subject."""
+"""The number of parts in a limit's key: `limit`, rule, measure, per, about, span, zone. Period and subject follow."""
 EVENTS_MAX = 2_000
-"""Of one party, to recount a counter: who has more is left out."""
+"""The most events of one party, to recount a counter: a party with more is left out."""
 EVENTS_READ_MAX = 20_000
-"""Of all parties: once so many are read, no further party is recounted. Some seconds' work."""
+"""The most events of all parties: once so many are read, no further party is recounted. Some seconds' work."""
 SHOWN_MAX = 200
 """Characters of what a window or a streak holds."""
 UNDONE = "undone"
@@ -80,7 +80,7 @@ class Difference(Struct, frozen=True):
 
 
 async def wrong_limits(connection: Connection, sample: int, table: str) -> list[Difference]:
-    """Of up to `sample` rows of live limits with calendar periods those that are not the sum of the live actions.
+    """Finds, in up to `sample` rows of live limits with calendar periods, those that are not the live actions' sum.
 
     `table`: where rows are taken from, as SQL; a part of `state` where it is large.
     """
@@ -107,7 +107,7 @@ async def wrong_limits(connection: Connection, sample: int, table: str) -> list[
 
 
 class _Row(Struct, frozen=True):
-    """What a counter holds under one key."""
+    """The value that a counter holds under one key."""
 
     counter: CompiledCounter
     key: str
@@ -121,17 +121,17 @@ class _Past(Struct, frozen=True):
 
 
 class _Due(Struct, frozen=True):
-    """What a party's events come to in one counter, by the key of each row."""
+    """The values that a party's events come to in one counter, by the key of each row."""
 
     memory: Memory
     entries: Mapping[str, Multiset[tuple[int, str, str]]]
-    """Of sliding windows, forgotten ones included."""
+    """The entries of sliding windows, forgotten ones included."""
     newest: Mapping[str, int]
     """The latest moment that a sliding window ever saw, in microseconds."""
 
 
 async def wrong_counters(connection: Connection, sample: int, table: str) -> list[Difference]:
-    """The same for rows of live counters, counted again with the engine's own code from the party's stored events."""
+    """Finds wrong rows of live counters: the engine's own code counts the party's stored events again."""
     rulebook = await _rulebook(connection)
     counters = {
         counter.id: counter
@@ -162,7 +162,7 @@ async def wrong_counters(connection: Connection, sample: int, table: str) -> lis
 
 
 async def _rulebook(connection: Connection) -> Rulebook:
-    """Of the live version; an empty one where there is none to be found."""
+    """Returns the rulebook of the live version; an empty one where there is none to be found."""
     try:
         live = await read_version(connection, await live_version(connection))
     except NotFound:
@@ -249,7 +249,7 @@ def _difference(row: _Row, due: _Due) -> Difference | None:
 
 
 def _window_difference(row: _Row, due: _Due) -> Difference | None:
-    """What is older than a window still looks at may be there or be forgotten, which hangs on the order of receipt."""
+    """Compares windows. An entry older than a window looks at may be there or be gone: the order of receipt decides."""
     held = Multiset((at, value, item) for at, value, item in (row.stored.detail or {}).get("entries", ()))
     wanted = +due.entries.get(row.key, Multiset())
     oldest = due.newest.get(row.key, 0) - ((row.counter.within or timedelta()) + KEPT_PAST_WINDOW) // MICROSECOND

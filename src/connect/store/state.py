@@ -1,4 +1,4 @@
-"""What rules remember: rows locked in the order of their keys, worked out from stored actions where they are new.
+"""Keeps what rules remember: locks rows in the order of their keys, works new ones out from stored actions.
 
 A limit or a budget that has no row yet, or one from before its definition was published, is computed under its lock. So
 a limit added in mid-month starts from what was given, and one that comes back after a pause has missed nothing.
@@ -127,7 +127,7 @@ async def lock(connection: Connection, keys: Iterable[str]) -> dict[str, LockedR
 
 
 async def used(connection: Connection, slots: Sequence[Slot]) -> dict[str, StateValue]:
-    """What the stored actions come to for each slot of a calendar period."""
+    """Returns what the stored actions come to for each slot of a calendar period."""
     values: dict[str, StateValue] = {}
     for scope, group in _by_scope(slots).items():
         by_key = {slot.key: slot for slot in group}
@@ -140,7 +140,7 @@ async def used(connection: Connection, slots: Sequence[Slot]) -> dict[str, State
 
 
 async def window_entries(connection: Connection, reaches: Sequence[Reach]) -> dict[str, list[tuple[datetime, Decimal]]]:
-    """What was given near the moments that sliding limits are asked about, sorted."""
+    """Returns what was given near the moments that sliding limits are asked about, sorted."""
     entries: dict[str, list[tuple[datetime, Decimal]]] = {reach.slot.key: [] for reach in reaches}
     by_key = {reach.slot.key: reach for reach in reaches}
     for scope, group in _by_scope([reach.slot for reach in reaches]).items():
@@ -152,7 +152,7 @@ async def window_entries(connection: Connection, reaches: Sequence[Reach]) -> di
 
 
 async def spent(connection: Connection, budgets: Mapping[str, tuple[str, str]]) -> dict[str, StateValue]:
-    """What the stored actions took from each budget: key -> (name, unit)."""
+    """Returns what the stored actions took from each budget: key -> (name, unit)."""
     if not budgets:
         return {}
     names, units = [name for name, _ in budgets.values()], [unit for _, unit in budgets.values()]
@@ -208,7 +208,7 @@ def _scope(slot: Slot) -> str:
 
 
 def _role(slot: Slot) -> str:
-    """What the query compares the role with: the recipient's own, or the name in `parties`."""
+    """Returns what the query compares the role with: the recipient's own, or the name in `parties`."""
     per = slot.meter.per
     if slot.meter.role_only:
         return "" if per == "recipient" else per

@@ -1,4 +1,4 @@
-"""What all processes share of a target's lane: pause, breaker, and the patience that it asked for.
+"""Keeps what all processes share of a target's lane: pause, breaker, and the patience that the target asked for.
 
 A row exists once something was ever wrong or somebody paused; a target without one is healthy. Moments are by the
 database's clock.
@@ -54,7 +54,7 @@ class Gate(Struct, frozen=True, kw_only=True):
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """What a batch of answers says of a target itself."""
+    """Tells what a batch of answers says of a target itself."""
 
     alive_at: datetime | None
     """When the newest sending began that showed it alive; None where none did."""
@@ -62,7 +62,7 @@ class Health(Struct, frozen=True, kw_only=True):
     """Faults since then, one after the other."""
     last_failure: str | None
     probe: Literal["alive", "fault"] | None
-    """What became of the probe, where one is among them."""
+    """Tells what became of the probe, where one is among them."""
     held_s: float
     """The patience it asked for."""
     open_base_s: float
@@ -142,7 +142,7 @@ FROM reward_action WHERE status IN ('failed', 'awaiting_approval', 'blocked') GR
 
 
 class LaneCounts(Struct, frozen=True, kw_only=True):
-    """What waits for one target, and what needs a person."""
+    """Counts what waits for one target, and what needs a person."""
 
     due: int = 0
     in_flight: int = 0
@@ -206,7 +206,7 @@ async def resume(connection: Connection, name: str, *, actor: str, note: str = "
 
 
 async def lane_counts(connection: Connection, names: Sequence[str] = ()) -> dict[str, LaneCounts]:
-    """Of every target that actions wait for, and of `names`."""
+    """Counts for every target that actions wait for, and for `names`."""
     found: dict[str, dict[str, int | float | None]] = {name: {} for name in names}
     for query in (COUNTS, NEEDING):
         for row in await connection.fetch(query):

@@ -1,4 +1,4 @@
-"""What Amazon SQS alone does; what every bus and every transport does is in the suites of all brokers."""
+"""Amazon SQS alone does these things; the suites of all brokers show what every bus and every transport does."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager

@@ -36,7 +36,7 @@ def check_ruleset(ruleset: Ruleset, positions: Positions | None = None) -> list[
 
 
 def check_rule(rule: RewardRule, ruleset: Ruleset) -> list[RuleProblem]:
-    """What `check_ruleset` says of the rule once it stands in the ruleset, in place of its namesake.
+    """Returns what `check_ruleset` says of the rule once it stands in the ruleset, in place of its namesake.
 
     Pointers start from the rule (`#/actions/0/amount`).
     """
@@ -51,7 +51,7 @@ def check_rule(rule: RewardRule, ruleset: Ruleset) -> list[RuleProblem]:
 
 
 def _together(findings: Findings, rules: Placed) -> None:
-    """What rules are to each other."""
+    """Checks what rules are to each other."""
     check_names(findings, rules)
     check_groups(findings, rules)
     check_stops(findings, rules)

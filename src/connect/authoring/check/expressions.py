@@ -36,17 +36,17 @@ STATE_NAMES: Final = frozenset({"counters", "variant", "original"})
 """Names that not every expression may read, because not every place has values for them."""
 ORIGINAL_FIELDS: Final = names.EVENT_NAMES - STATE_NAMES
 _NUMBER_LIKE: Final = re.compile(r"[-+]?[0-9][0-9_.,:' ]*( ?(%|[A-Za-z]+))?")
-"""What people write for a number and no expression is: 1_000, 1.000,50, 12:30, 5 %, 5 points."""
+"""A text that people write for a number and that is no expression: 1_000, 1.000,50, 12:30, 5 %, 5 points."""
 _COUNTER_TEXT: Final = re.compile(r"\bcounters\s*\.\s*([A-Za-z_]\w*)")
 _INEXACT_KINDS: Final = frozenset({"sum", "distinct", "streak"})
 """Counters that can pass a number without ever being it."""
 
 
 class Reader(Struct, frozen=True):
-    """What the expressions of one place may read."""
+    """Holds what the expressions of one place may read."""
 
     event_type: str
-    """Of the event that is read; a prefix has no schema."""
+    """The type of the event that is read; a prefix has no schema."""
     refused: Refused = {}
     """Names of values that the place does not have -> message and hint."""
     arms: Mapping[str, frozenset[str]] | None = None
@@ -64,7 +64,7 @@ class Expression(Struct, frozen=True):
     elements: Mapping[str, Path] = {}
     """The name that `each` binds -> the path of the list it goes through, where that is a field."""
     wanted: str | None = None
-    """What it has to come to, in the words of `check.kinds`: a condition `bool`."""
+    """The kind that the value must have, in the words of `check.kinds`: a condition `bool`."""
 
     def tree(self) -> Node:
         return environment.parse(Source(self.text), self.scope)

@@ -29,7 +29,7 @@ class RuleProblem(Struct, frozen=True, omit_defaults=True):
 
 
 class Findings:
-    """What has been found, and what it is measured by.
+    """Collects what has been found, and holds what the document is measured by.
 
     `counters_read` collects the names of counters that something reads, also in texts that do not compile.
     """
@@ -67,7 +67,7 @@ class Findings:
         )
 
     def _cut(self, pointer: str) -> str | None:
-        """What YAML took away from the expression, if that is why it is wrong."""
+        """Returns what YAML took away from the expression, if that is why the expression is wrong."""
         if self.positions is None:
             return None
         place: Place | None = self.positions.values.get(pointer)

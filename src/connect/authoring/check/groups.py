@@ -1,4 +1,4 @@
-"""What rules are to each other: groups, rules that others keep from ever being asked, and names they once had."""
+"""Checks what rules are to each other: groups, rules that others keep from ever being asked, names they once had."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -38,11 +38,11 @@ _MOST_IN: Final[dict[tuple[Every, Every], int]] = {
 
 
 class Payout(Struct, frozen=True):
-    """What one action gives: the same each time (`constant`), or by what the event says (`reads`)."""
+    """The amount that one action gives: the same each time (`constant`), or by what the event says (`reads`)."""
 
     effect: Effect
     constant: Decimal | None = None
-    """Of each recipient; None with shares, which divide it."""
+    """The amount that each recipient gets; None with shares, which divide it."""
     reads: tuple[str, ...] = ()
 
     def rounded(self, amount: Decimal, scale: int) -> Decimal:

@@ -27,7 +27,7 @@ _FRACTION: Final[Refused] = {
     ),
 }
 _LINKED: Final = ORIGINAL_FIELDS - {"event_type", "source", "occurred_at"}
-"""What two events can share; the source is compared anyway."""
+"""The fields that two events can share; the source is compared anyway."""
 
 
 def check_reversal(findings: Findings, rule: RewardRule, pointer: str) -> None:

@@ -35,7 +35,7 @@ def check_schemas(findings: Findings) -> None:
 
 
 class Against(Struct, frozen=True):
-    """What an expression's fields are held against. `elements`: a name -> the path of the list it goes through."""
+    """The schemas that an expression's fields are held against. `elements`: a name -> the path of its list."""
 
     text: str
     event: Schema | None

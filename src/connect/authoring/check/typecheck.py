@@ -18,7 +18,7 @@ from connect.engine.expression.paths import Path
 from connect.engine.expression.problems import Source
 
 Kinds: TypeAlias = frozenset[str] | None
-"""What a value may be: kinds of `WORDS`; None for any."""
+"""The kinds (of `WORDS`) that a value may have; None for any."""
 Known: TypeAlias = Mapping[str, Path | None]
 """Variables of macros and `each` -> the path of one element, None where it may be anything."""
 
@@ -108,7 +108,7 @@ class KindCheck(Struct, frozen=True):
         yield from found
 
     def faults_of_tests(self, root: Node, known: Known) -> Iterator[Problem]:
-        """Of an amount only its tests: the rest of it is no CEL."""
+        """Finds the faults in an amount's tests: the rest of an amount is no CEL."""
         match root:
             case Call(function="_?_:_", args=(test, chosen, otherwise)):
                 yield from self.faults(test, known, "bool")
@@ -121,7 +121,7 @@ class KindCheck(Struct, frozen=True):
                 return
 
     def _kinds(self, node: Node, known: Known, found: list[Problem]) -> Kinds:
-        """What the node may come to; faults below it are added to `found`, and it may then be anything."""
+        """Returns the node's possible kinds; adds faults below it to `found`, after which the node may be anything."""
         path = paths.path_of(node)
         if path is not None:
             return self._of_path(path, known)
@@ -227,7 +227,7 @@ class KindCheck(Struct, frozen=True):
         found.append(self._problem(member, left, f", and is never in what holds {_in_words(inside)}", inside))
 
     def _elements(self, node: Node, kinds: Kinds, known: Known) -> Kinds:
-        """What the list at a path, or written out, holds; None where that is unknown."""
+        """Returns the kinds that a list holds, at a path or written out; None where they are unknown."""
         if isinstance(node, ListOf):
             every = [self._kinds(element, known, []) for element in node.elements]
             return None if None in every else frozenset(kind for one in every if one is not None for kind in one)
@@ -267,7 +267,7 @@ def _shown(function: str) -> str:
 
 
 def _hint(subject: str, kinds: frozenset[str], wanted: frozenset[str]) -> str:
-    """What to do, by what it is and what it should be."""
+    """Says what to do, by what the subject is and what it should be."""
     if "string" in kinds and "timestamp" in wanted:
         return f"a moment sent as text is read with timestamp({subject})"
     if "string" in kinds and "number" in wanted:

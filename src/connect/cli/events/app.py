@@ -49,7 +49,7 @@ Outcome = Literal[
     "gave", "not_matched", "missing", "limited", "short_of_budget", "lost_group", "held_out", "not_live", "error",
     "already_gave", "took_back", "no_recipient", "zero", "stopped",
 ]  # fmt: skip
-"""Of `connect.model`, written again: the command line starts without it. A test holds the two together."""
+"""The statuses and outcomes of `connect.model`, copied: the command line starts without it. A test compares the two."""
 
 
 @app.command

@@ -16,7 +16,7 @@ REASONS: dict[str, Cell] = {
     "RULE": "rule",
     "REASON": "sentence",
 }
-"""What is said of each event and rule, where many are asked about."""
+"""The columns that tell of each event and rule, where many are asked about."""
 
 
 def why_each(api: Remote, filters: dict[str, Any], output: Output) -> int:
@@ -28,7 +28,7 @@ def why_each(api: Remote, filters: dict[str, Any], output: Output) -> int:
 
 
 def _reasons(api: Remote, event: Fields, filters: Fields) -> Iterator[dict[str, Any]]:
-    """What the rules made of an event; those of the keys and outcomes asked for, where any are."""
+    """Yields what the rules made of an event; only the keys and outcomes asked for, where any are."""
     about = {name: event.get(name) for name in ("received_at", "id", "source", "external_id", "actor_user_id")}
     rules, outcomes = filters.get("rule"), filters.get("outcome")
     for told in cast("list[Fields]", api.get(f"/internal/events/{event['id']}/trace").json["rules"]):
@@ -94,7 +94,7 @@ SENTENCES = {
     "already_gave": "gave for this event before",
     "took_back": "took back",
 }
-"""Of each outcome; the line, the values and the detail follow on lines of their own."""
+"""The words for each outcome; the line, the values and the detail follow on lines of their own."""
 
 
 def _action(action: Fields) -> str:

@@ -173,7 +173,7 @@ async def _connected(connection: Any, settings: Settings) -> list[Finding]:
 
 
 def of_server(server: health.Server) -> list[Finding]:
-    """What its version and settings mean for what Connect promises."""
+    """Returns what the server's version and settings mean for what Connect promises."""
     version = ok("database", f"PostgreSQL {server.version}")
     if server.version_number < POSTGRES_MIN * 10_000:
         version = fail("database", f"PostgreSQL {server.version} is too old", f"use PostgreSQL {POSTGRES_MIN} or newer")
@@ -273,7 +273,7 @@ def _of_broken(broken: health.Broken) -> Finding:
 
 
 async def _derived(connection: Any) -> list[Finding]:
-    """What is computed from the fact itself must come out the same again, or a restore would pay twice."""
+    """Checks that what is computed from a fact comes out the same again; otherwise a restore would pay twice."""
     try:
         actions = await health.wrong_action_ids(connection)
         limits, counters = await health.wrong_state(connection)
@@ -333,7 +333,7 @@ def derives(event: EconomicEvent, fingerprint: bytes) -> bool:
 
 
 def _reported_moments(event: EconomicEvent) -> list[datetime | None]:
-    """What the reporter may have said: facts from before it was kept are asked both ways."""
+    """Returns the moments that the reporter may have said: facts from before they were kept are asked both ways."""
     if event.occurred_at_reported is not None:
         return [event.occurred_at if event.occurred_at_reported else None]
     return [event.occurred_at, None] if event.occurred_at == event.received_at else [event.occurred_at]

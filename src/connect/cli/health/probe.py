@@ -46,7 +46,7 @@ def fail(check: str, detail: str, mend: str) -> Finding:
 
 
 async def probe(name: str, target: Target) -> list[Finding]:
-    """What its address and its secret are like. Never raises for what the target or the network does."""
+    """Says what a target's address and secret are like. Never raises for what the target or the network does."""
     if target.results_url is None:
         return [await _reach(name, target), _secret(name, target)]
     results = _broker(f"target {name}: results", f"results_url of [targets.{name}]", target.results_url)

@@ -33,7 +33,7 @@ class Process(Struct, frozen=True, kw_only=True):
 
 
 class Need(Struct, frozen=True, kw_only=True):
-    """What waits for a person, and the command that helps."""
+    """A matter that waits for a person, and the command that helps."""
 
     what: str
     command: str

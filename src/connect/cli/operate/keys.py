@@ -181,7 +181,7 @@ def _state(row: Mapping[str, Any]) -> str:
 
 
 def _on_database(config: Path | None, work: Callable[[Any], Awaitable[T]]) -> T:
-    """What `work` gives on a connection. Ends the command where no database answers or it was never migrated."""
+    """Runs `work` on a connection. Ends the command where no database answers or the database was never migrated."""
     from connect.config import load_settings
     from connect.errors import ConnectError, DatabaseUnavailable, SettingsError
 

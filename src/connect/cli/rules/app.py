@@ -37,7 +37,7 @@ Prune = Annotated[bool, Parameter(negative="", help="Retire what the file does n
 
 
 class Plan(Struct, frozen=True):
-    """What publishing a file would make of what is live."""
+    """Tells what publishing a file would make of what is live."""
 
     live: dict[str, Any]
     document: dict[str, Any]
@@ -53,7 +53,7 @@ class Plan(Struct, frozen=True):
 
     @property
     def beside(self) -> dict[str, Any]:
-        """What the changes do not say, for machines."""
+        """Returns, for machines, what the changes do not say."""
         return {"kept": self.kept, "still_stopped": self.stops.stay, "revived": self.stops.end}
 
     @property

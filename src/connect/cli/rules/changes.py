@@ -1,4 +1,4 @@
-"""What publishing would change, in words: every field that differs, with its old and its new value."""
+"""Tells in words what publishing would change: every field that differs, with its old and its new value."""
 
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ class Change(Struct, frozen=True, omit_defaults=True):
 
 
 def differences(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Change]:
-    """What applying would change; empty where both mean the same, however they are written."""
+    """Returns what applying would change; empty where both mean the same, however they are written."""
     before, after = convert_ruleset(live), convert_ruleset(wanted)
     changes = list(_changed_rules(before, after))
     for section, noun in TABLES.items():

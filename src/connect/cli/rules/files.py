@@ -13,11 +13,11 @@ from connect.cli.output import Exit, fail, printable, tell
 from connect.errors import InvalidRuleset, Located
 
 LINE_SHOWN_MAX = 100
-"""Of a longer line the part around the fault is shown."""
+"""The longest line shown whole; of a longer line the part around the fault is shown."""
 STDIN = "-"
 SUFFIXES = {".yaml", ".yml", ".json"}
 FILES_NAMED_MAX = 3
-"""Of a folder that was named instead of a file."""
+"""The most files named of a folder that was named instead of a file."""
 
 Document = dict[str, Any]
 
@@ -39,7 +39,7 @@ def read_text(file: str) -> str:
 
 
 def _files_in(folder: Path) -> str:
-    """What somebody who named the folder may have meant; empty where nothing looks like it."""
+    """Names the files that somebody who named the folder may have meant; empty where nothing looks like one."""
     names = sorted(str(file) for file in folder.glob("*") if file.suffix in SUFFIXES)[:FILES_NAMED_MAX]
     return f", such as {' or '.join(names)}" if names else ""
 
@@ -77,7 +77,7 @@ def find_problems(text: str, live: Document | None = None) -> tuple[Document, li
 
 
 def _beside(live: Document, wanted: Document) -> Document:
-    """What would be live, with what `wanted` says at the places it has there."""
+    """Returns what would be live, with what `wanted` says at the places it has there."""
     merged = merge(live, wanted)
     for name in ("rules", "tests"):
         mine = cast("list[Any]", wanted.get(name) or [])
@@ -99,7 +99,7 @@ def _of_file(problems: list[RuleProblem], positions: Positions) -> list[RuleProb
 
 
 def _hinted(problem: RuleProblem, live: Document, wanted: Document) -> RuleProblem:
-    """What to do where a renamed rule still stands on the server, under the key it had before."""
+    """Adds what to do where a renamed rule still stands on the server, under the key it had before."""
     *_, place, field = ["", *problem.pointer.split("/")]
     mine: list[Document] = wanted.get("rules") or []
     if field != "formerly" or problem.severity != "error" or int(place) >= len(mine):
@@ -150,7 +150,7 @@ def read_checked(
 
 
 def merge(live: Document, wanted: Document) -> Document:
-    """What `wanted` says over what is live: tables and keyed lists entry by entry, anything else as a whole.
+    """Lays `wanted` over what is live: tables and keyed lists entry by entry, anything else as a whole.
 
     New entries of a list come after those it had.
     """
@@ -174,6 +174,6 @@ def _keyed(value: Any) -> dict[str, Any] | None:
 
 
 def _key(entry: Any) -> str | None:
-    """What names an entry of a list: a rule's key, a test's name."""
+    """Returns what names an entry of a list: a rule's key, a test's name."""
     fields: Mapping[str, Any] = cast("Document", entry) if isinstance(entry, dict) else {}
     return fields.get("key", fields.get("name"))

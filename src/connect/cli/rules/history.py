@@ -31,7 +31,7 @@ _WINDOW = re.compile(r"([1-9][0-9]{0,4})([hdw])", re.ASCII)
 
 
 class Live(Struct, frozen=True):
-    """What is live in the database, and the connection that saw it."""
+    """Holds what is live in the database, and the connection that saw it."""
 
     connection: Any
     version: int
@@ -175,7 +175,7 @@ def _budget(was: BudgetEnd | None, would: BudgetEnd | None) -> dict[str, Any]:
 # --- for people ----------------------------------------------------------------------------------
 
 DAYS_SHOWN = 31
-"""Of the days that differ: a month of them; -o json has all."""
+"""The most differing days shown: a month of them; -o json has all."""
 
 
 def show(compared: Compared, candidate: Ruleset) -> None:

@@ -19,7 +19,7 @@ Revive = Annotated[
 ]
 Document = dict[str, Any]
 Stop = Mapping[str, Any]
-"""Of a rule, as the API shows it: `key`, `by`, `at`, `note`."""
+"""A rule's stop, as the API shows it: `key`, `by`, `at`, `note`."""
 
 
 class Stops(Struct, frozen=True):
@@ -53,7 +53,7 @@ def leave_stopped(
 
 
 def tell_stops(stops: Stops) -> None:
-    """What an operator has to know: who stopped what, that it stays so, or that it does not."""
+    """Tells an operator who stopped what, and whether it stays stopped."""
     for stop in stops.stay:
         key = stop["key"]
         tell(printable(f"rule {key} stays stopped ({_told(stop)}): --revive {key} lets it give again"))

@@ -1,4 +1,4 @@
-"""What a ruleset's own tests came to: for people, for machines, and as JUnit XML for a pipeline."""
+"""Tells how a ruleset's own tests ended: for people, for machines, and as JUnit XML for a pipeline."""
 
 from collections.abc import Iterator
 from pathlib import Path

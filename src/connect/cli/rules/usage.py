@@ -1,4 +1,4 @@
-"""What `connect rules` says of a command line it cannot take, where the parser's own words leave the remedy open."""
+"""Words for a command line that `connect rules` cannot take, where the parser's own words leave the remedy open."""
 
 from typing import TYPE_CHECKING
 

@@ -38,7 +38,7 @@ REFUSALS_SHOWN = 20
 ENDED_WITHIN_S = 600
 """After the last event: the queue drains far faster; past this something hangs."""
 FOLLOWED_WITHIN_S = 2
-"""What is published or built reaches every process."""
+"""The seconds within which every process follows what is published or built."""
 COUNTERS_WITHIN_S = 120
 """Where events are stored already, new counters are built from them before rules can read them."""
 
@@ -48,7 +48,7 @@ class DemoFailed(ConnectError):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What the demo came to."""
+    """Tells how the demo ended."""
 
     events: int
     events_per_s: float
@@ -263,7 +263,7 @@ async def _report_share(url: str, key: str, events: Sequence[Any], progress: Cal
 
 
 async def _all_ended(connection: Any, reported: list[str], progress: Progress) -> tuple[list[dict[str, Any]], int, int]:
-    """What was given by rule, and how many events are recorded and decided, once all has ended (or at the deadline)."""
+    """Returns what each rule gave, and how many events are recorded and decided, once all has ended or time is up."""
     from connect.demo.stored import given_by_rule, recorded
 
     deadline = time.monotonic() + ENDED_WITHIN_S

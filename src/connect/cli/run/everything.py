@@ -26,7 +26,7 @@ from connect.telemetry import set_up_logging
 SANDBOX_TARGETS = {"points": {"credit": "debit"}, "nft": {"mint": "burn"}, "gateway": {"transfer": "reclaim"}}
 """The stand-ins, and by which command each takes a command back."""
 LEDGER = "stand-ins.ndjson"
-"""What the stand-ins did, in CONNECT_HOME: their balances outlive them as the events do."""
+"""The file in CONNECT_HOME with what the stand-ins did: their balances outlive them as the events do."""
 
 
 class Running(Struct, frozen=True):
@@ -165,7 +165,7 @@ def _in_url(host: str) -> str:
 
 
 def banner(up: Running, *, made_key: bool) -> str:
-    """What a person needs next: where it is, the key, a line to try."""
+    """Tells what a person needs next: where Connect is, the key, a line to try."""
     lines = [
         "",
         f"Connect is ready at {up.urls[0]}",

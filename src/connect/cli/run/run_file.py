@@ -27,7 +27,7 @@ LOCKED_WITHIN_S = 1.0
 
 
 class MadeUp(Struct, frozen=True, kw_only=True):
-    """What no setting says and the processes of a run have all the same."""
+    """Holds the values that no setting gives and that all processes of a run share."""
 
     targets: dict[str, Target] = {}
     bootstrap_key: str | None = None

@@ -1,4 +1,4 @@
-"""What sending over every broker has in common: when to connect, what is allowed, and what a fault means.
+"""Sends over every broker: says when to connect, what is allowed, and what a fault means.
 
 A command is published with its broker's confirmation, the same body and the same headers as over HTTP. That the broker
 has it is `completed` or only `accepted`, as the target's `complete_on` says. A broker's own deduplication, where it has
@@ -36,7 +36,7 @@ class Parcel(Struct, frozen=True):
 
     @property
     def broker_key(self) -> str:
-        """What the broker drops repeats by. A command that was confirmed before and is asked about again gets through.
+        """Returns what the broker drops repeats by. A command that was confirmed and is asked about again gets through.
 
         Failed sendings before this one are `retries`: where there were no others, an earlier one of the same key may
         have arrived after all.
@@ -46,7 +46,7 @@ class Parcel(Struct, frozen=True):
 
 
 class Published(Struct, frozen=True):
-    """What a broker says of one parcel it confirmed."""
+    """Tells what a broker says of one parcel that it confirmed."""
 
     excerpt: str | None = None
 
@@ -120,7 +120,7 @@ class BrokerTransport(ABC):
         return Parcel(command, body, headers(command, body, self._keys, int(time.time())))
 
     async def _try(self, parcels: Sequence[Parcel], confirmed: Confirmed) -> Outcome:
-        """What became of those parcels that `confirmed` says nothing of."""
+        """Tries to send, and says what became of the parcels that `confirmed` says nothing of."""
         try:
             async with asyncio.timeout(self.target.timeout_s):
                 await self._ready()

@@ -113,7 +113,7 @@ class HttpTransport:
         return [got.answer(outcome_of(got.status, got.reply, got.wait_s, command.id)) for command in commands]
 
     async def _post(self, body: bytes, around: dict[str, str]) -> "_Response | Outcome":
-        """What came back, or what its not coming back means."""
+        """Returns what came back, or the outcome that stands for no answer."""
         try:
             session = self._open_session()
             async with session.post(self._url, data=body, headers=around, allow_redirects=False) as response:
@@ -161,7 +161,7 @@ class HttpTransport:
 
 
 class _Response(Struct, frozen=True):
-    """What a target answered, read."""
+    """The answer of a target, read."""
 
     status: int
     reply: bytes
@@ -173,7 +173,7 @@ class _Response(Struct, frozen=True):
 
 
 def outcome_of(status: int, reply: bytes, wait_s: float | None, action_id: UUID) -> Outcome:
-    """What a complete answer means, as the contract's last section has it.
+    """Says what a complete answer means, as the contract's last section has it.
 
     An unlisted 2xx counts as 200 (RFC 9110, 15). An unlisted 4xx would count as 400, but a refusal is final and these
     (402, 406, 411, 421, 423, 451 ...) come from routes and proxies, so they are retried as the target's fault.

@@ -25,7 +25,7 @@ from connect.model import ClaimedCommand
 
 
 class Item(Struct, frozen=True):
-    """What a target says of one command. Anything may stand in these places."""
+    """Tells what a target says of one command. Anything may stand in these places."""
 
     id: Any = None
     status: Any = None
@@ -47,7 +47,7 @@ def envelope_id(commands: Sequence[ClaimedCommand]) -> UUID:
 
 
 def outcomes_of(reply: bytes, commands: Sequence[ClaimedCommand], status: int) -> list[Outcome]:
-    """Of a 2xx, command by command. One the answer says nothing of is asked about again."""
+    """Reads a 2xx command by command. A command that the answer says nothing of is asked about again."""
     try:
         items = msgspec.json.decode(reply, type=Results).results
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

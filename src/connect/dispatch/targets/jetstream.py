@@ -19,7 +19,7 @@ NO_RESPONDERS: Final = "503"
 
 
 class _PublishAck(Struct, frozen=True):
-    """What a stream says of a message that reached its subject."""
+    """Tells what a stream says of a message that reached its subject."""
 
     stream: str = ""
     seq: int = 0

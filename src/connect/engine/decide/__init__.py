@@ -1,4 +1,4 @@
-"""What one fact earns by a ruleset: pure, the same answer for the same arguments, here and in a backtest.
+"""Decides what one fact earns by a ruleset: pure, the same answer for the same arguments, here and in a backtest.
 
 The shell locks and loads in three steps, each named by a function here, and decides with what it found:
 
@@ -48,7 +48,7 @@ __all__ = [
 
 
 class Claimable(Struct, frozen=True):
-    """What an event may use up or give back."""
+    """Names what an event may use up or give back."""
 
     slots: tuple[Slot, ...] = ()
     keys: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ def settle(weighed: Weighed) -> Decision:
 
 
 def _read_before(weighed: Weighed) -> dict[str, Any]:
-    """What the decision knew before it gave anything: enough to make it again."""
+    """Returns what the decision knew before it gave anything: enough to make it again."""
     state, plan = weighed.state, weighed.plan
     read: dict[str, Any] = {"counters": _plain(weighed.counters)} if weighed.counters else {}
     if state.counted:
@@ -151,7 +151,7 @@ def _read_before(weighed: Weighed) -> dict[str, Any]:
 def _take_back(
     taking: Taking, found: Sequence[Uncounted], read: dict[str, Any]
 ) -> tuple[Sequence[RewardAction], Sequence[RuleTrace]]:
-    """What the event takes back, and lists for a person as it is out of counters.
+    """Returns what the event takes back, with a line for a person, as the event leaves counters.
 
     A replay did so before, but for links that no rule knew then: of counters, those are built from history.
     """

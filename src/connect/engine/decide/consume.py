@@ -1,4 +1,4 @@
-"""What a rule may give of what it would: limits and budgets, read and used up in memory.
+"""Decides how much a rule may give of what it would: limits and budgets, read and used up in memory.
 
 Each gift is judged alone, in the order of the effects: what does not fit is denied (or clipped to what a budget has
 left), and a later, smaller one may still fit.

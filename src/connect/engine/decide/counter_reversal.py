@@ -52,7 +52,7 @@ class Uncounted(Struct, frozen=True):
 
 
 def uncounted(event: EconomicEvent, rulebook: Rulebook, links: Mapping[LinkPath, Link]) -> list[Uncounted]:
-    """What the event takes out of counters: originals that are wholly reversed with it and still counted."""
+    """Returns what the event takes out of counters: originals that are wholly reversed with it and still counted."""
     found: list[Uncounted] = []
     for counter in rulebook.counters.values():
         link = links.get(counter.link) if counter.link is not None else None

@@ -32,16 +32,16 @@ class Candidate(Struct, frozen=True):
     compiled: CompiledRule
     gifts: tuple[tuple[CompiledEffect, Gift], ...]
     values: Mapping[str, Any]
-    """What its amounts read, for the trace."""
+    """The values that the amounts read, for the trace."""
     arm: Assignment | None = None
     by: str = ""
     """The user its variant was chosen by."""
     slots: tuple[tuple[Slot, ...], ...] = ()
-    """Of each gift: what it uses up of the rule's limits; two limits may share one. Empty where the rule has none."""
+    """The slots of the rule's limits that each gift uses up; two limits may share one. Empty without limits."""
 
     @property
     def total(self) -> Decimal:
-        """What its group compares: all it would give."""
+        """Returns the sum that the rule's group compares: all that the rule would give."""
         total = ZERO
         for _, gift in self.gifts:
             total = CONTEXT.add(total, gift.amount)
@@ -71,9 +71,9 @@ class Weighed(Struct, frozen=True):
     counters: Mapping[str, Any]
     """The values that rules read, by name."""
     added: tuple[tuple[CompiledCounter, tuple[Counted, ...]], ...]
-    """What the event added to each counter that takes it."""
+    """The additions that the event made to each counter that takes it."""
     gone: Sequence[Uncounted]
-    """What it took out of counters."""
+    """The originals that the event took out of counters."""
     warnings: tuple[Warning_, ...]
 
 
@@ -249,7 +249,7 @@ class _Weighing:
         return tuple(gifts)
 
     def values(self, reads: tuple[str, ...]) -> dict[str, Any]:
-        """What the trace shows of the fields read. Remembered: the rules of a type read much the same."""
+        """Returns what the trace shows of the fields read. Remembered: the rules of a type read much the same."""
         if not self.state.shows_values:
             return {}
         if reads not in self._values_of:

@@ -19,7 +19,7 @@ from connect.engine.variants import Assignment
 from connect.model import Exposure, Outcome, ReversalTerms, RewardAction, RuleTrace
 
 ACTIONS_MAX = 1_000
-"""Of one event: one transaction writes them all. The rule that would pass it is an error, rules before it stand."""
+"""The most actions of one event: one transaction writes them all. The rule that passes it fails; those before stand."""
 
 
 class Giving:
@@ -199,7 +199,7 @@ class Giving:
 
 
 def safety_key(weighed: Weighed, unit: str) -> str:
-    """Of the day of deciding: the rail bounds what leaves in a day, whenever it was earned."""
+    """Names the rail of the day of deciding: the rail bounds what leaves in a day, whenever it was earned."""
     zone = weighed.rulebook.zone
     return state_keys.safety_key(unit, zone.key, local_date(weighed.state.today or weighed.state.now, zone))
 
@@ -234,7 +234,7 @@ def usage_of(values: Mapping[str, Any]) -> dict[str, StateValue]:
 
 
 def windows_of(values: Mapping[str, Any]) -> dict[str, Entries]:
-    """What a recorded decision knew of sliding limits."""
+    """Returns what a recorded decision knew of sliding limits."""
     return {
         key: [(datetime.fromisoformat(at), Decimal(value)) for at, value in entries] for key, entries in values.items()
     }

@@ -16,16 +16,16 @@ from connect.model import EconomicEvent, Outcome
 EACH_MAX = 1_000
 """Elements of one `each`: what an event body of 256 KiB can reasonably list; each costs an evaluation or two."""
 TRACE_VALUE_CHARS_MAX = 200
-"""Of a value in the trace, as JSON: enough to recognise it; the event itself keeps the whole."""
+"""The longest value in the trace, as JSON: enough to recognise it; the event itself keeps the whole."""
 USER_ID_CHARS_MAX = 255
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What no user id may hold: control characters, and halves of surrogate pairs, which no UTF-8 can carry."""
+"""Characters that no user id may hold: control characters, and halves of surrogate pairs, which no UTF-8 can carry."""
 
 _json = msgspec.json.Encoder(order="deterministic", decimal_format="number")
 
 
 class Gift(Struct, frozen=True):
-    """What one recipient gets by one effect, before it is an action."""
+    """The gift that one recipient gets by one effect, before it is an action."""
 
     role: str
     user_id: str
@@ -49,7 +49,7 @@ def gifts_of(effect: CompiledEffect, event: EconomicEvent, activation: Activatio
 
 
 def _gifts(effect: CompiledEffect, event: EconomicEvent, activation: Activation) -> Iterator[Gift]:
-    """What each recipient of an effect gets; one recipient may come several times. Raises `Stopped`."""
+    """Yields what each recipient of an effect gets; one recipient may come several times. Raises `Stopped`."""
     if effect.each is not None and effect.each.share is not None:
         yield from _gifts_of_shares(effect, effect.each, effect.each.share, activation)
         return

@@ -31,7 +31,7 @@ WHOLE = Fraction(1)
 
 
 class Taking:
-    """What taking back comes to: new actions, changed ones, and why."""
+    """Collects what taking back comes to: new actions, changed ones, and why."""
 
     def __init__(self, event: EconomicEvent, state: State, rulebook: Rulebook) -> None:
         self.event, self.state, self.rulebook = event, state, rulebook
@@ -159,7 +159,7 @@ class Taking:
     def reversed_early(
         self, given: Sequence[RewardAction], reversers: Mapping[str, Sequence[EconomicEvent]]
     ) -> list[RewardAction]:
-        """What the event gave, after what already takes it back. `reversers`: by the key of their link."""
+        """Returns what the event gave, after what already takes it back. `reversers`: by the key of their link."""
         before, after = list(given), list[RewardAction]()
         for action in given:
             earlier = reversers.get(action.reversal.link, ()) if action.reversal else ()
@@ -225,7 +225,7 @@ _NOBODY = make_activation({})
 
 
 def sum_of(text: str, reversers: Iterable[EconomicEvent], original: EconomicEvent) -> Fraction:
-    """What these come to. An event takes nothing of itself back, and history takes nothing back at all."""
+    """Sums the reversers' fractions. An event takes nothing of itself back, and history takes nothing back at all."""
     others = (by for by in reversers if by.id != original.id and by.effects == "all")
     shares = (fraction_of(text, by, original) for by in others)
     return sum((share for share in shares if isinstance(share, Fraction)), Fraction(0))
@@ -275,7 +275,7 @@ def _give_back_window(memory: Memory, slot: Slot, event: EconomicEvent, held: De
 
 
 def live(action: RewardAction) -> Decimal:
-    """What of an action still counts."""
+    """Returns how much of an action still counts."""
     return ZERO if action.status == "cancelled" else minus(Decimal(action.amount), Decimal(action.reversed))
 
 

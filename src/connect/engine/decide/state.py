@@ -1,4 +1,4 @@
-"""What deciding may know beside the event and the rules."""
+"""The state that deciding may know beside the event and the rules."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -71,17 +71,17 @@ class State(Struct, frozen=True, kw_only=True):
     """Ids of counters that do not take the event, as what takes it back came first."""
     links: LinkKeys = LinkKeys()
     reverses: Mapping[LinkPath, Link] = {}
-    """What the event takes back, by the path that links them."""
+    """The facts that the event takes back, by the path that links them."""
     reversers: Mapping[LinkPath, Sequence[EconomicEvent]] = {}
-    """What came before the event and takes it back."""
+    """The facts that came before the event and take it back."""
     cascades: tuple[Cascade, ...] = ()
     undo: Mapping[str, Mapping[str, str]] = {}
     """Target -> command -> the command that takes it back."""
     reading: Reading | None = None
-    """Of the event, where the shell had to read it already."""
+    """The reading of the event, where the shell had to read it already."""
     arms: Mapping[str, str] = {}
     """Rule key -> the arm to take, whatever the hash says."""
     shows_values: bool = True
     """false: traces come without the values that were read. Nothing is decided by them, and a backtest shows none."""
     recorded: Mapping[str, Any] | None = None
-    """What an earlier decision read: this one is to come out the same."""
+    """The values that an earlier decision read: this one is to come out the same."""

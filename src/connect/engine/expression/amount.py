@@ -33,7 +33,7 @@ _BY_ZERO: Final = Failed("division by zero")
 
 
 class Amount:
-    """What an action gives, or the fraction of a reversal. Made by `compile_amount`.
+    """The amount that an action gives, or the fraction of a reversal. Made by `compile_amount`.
 
     `digits_bound` is the most digits after the point a result can have, None when there is no bound.
     """

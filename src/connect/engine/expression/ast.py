@@ -60,7 +60,7 @@ class MapOf(msgspec.Struct, frozen=True):
 
 
 class Comprehension(msgspec.Struct, frozen=True):
-    """What `all`, `exists`, `exists_one`, `map` and `filter` expand to."""
+    """The node that `all`, `exists`, `exists_one`, `map` and `filter` expand to."""
 
     at: int
     variable: str

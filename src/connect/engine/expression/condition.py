@@ -33,7 +33,7 @@ _TRIAL_ENVIRONMENT: Final = cel.NewEnv(variables={"p": cel.Type.STRING})
 
 
 class Program:
-    """What conditions, values and the tests inside amounts share: a checked text and the facts about it."""
+    """The base of conditions, values and the tests inside amounts: a checked text and the facts about it."""
 
     __slots__ = ("_builds_lists", "_expression", "_root", "cost", "reads", "text", "type", "warnings")
 
@@ -204,7 +204,7 @@ def _wrong_literals(root: Node, source: Source) -> tuple[Problem, ...]:
 
 
 def _warnings(root: Node, source: Source) -> tuple[Problem, ...]:
-    """What is allowed in CEL and seldom meant: whole division, and arithmetic that fails on whole fields."""
+    """Warns of what CEL allows and authors seldom mean: whole division, and arithmetic that fails on whole fields."""
     problems: list[Problem] = []
     pending = [root]
     while pending:

@@ -150,7 +150,7 @@ class Activation:
         return self._cel
 
     def bind(self, names: Mapping[str, Any]) -> "Activation":
-        """The same event with further names, for one round of `each`; only these are made plain anew."""
+        """Binds further names to the event, for one round of `each`; only these names are made plain again."""
         bound = Activation({**self.values, **names})
         bound._base = (self, names)
         return bound

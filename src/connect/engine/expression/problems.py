@@ -1,4 +1,4 @@
-"""What can be wrong with an expression, and what can come out instead of a value.
+"""Names what can be wrong with an expression, and what can come out instead of a value.
 
 `Problem` is told to the author at save; `Missing` and `Failed` are results of one evaluation.
 The results are values, not exceptions: both are expected every day, and the rule's trace stores them.

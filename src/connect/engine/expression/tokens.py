@@ -1,4 +1,4 @@
-"""What the tree does not keep and amounts need from the text: the digits of a literal, the text of a test."""
+"""Reads from the text what the tree does not keep and amounts need: the digits of a literal, the text of a test."""
 
 import re
 from typing import Final

@@ -67,7 +67,7 @@ class Facts:
 
 
 def portions(taken: Sequence[Numbered], count_max: int) -> Iterator[list[Numbered]]:
-    """The same in order, in parts that the recorder has room for: all of a batch of large ones it would never take."""
+    """Cuts a batch, in order, into parts that the recorder has room for: a whole batch of large events never fits."""
     portion, characters = list[Numbered](), 0
     for one in taken:
         size = len(one[1].context)

@@ -33,7 +33,7 @@ CONNECT_S: Final = 5.0
 FLUSH_S: Final = 10
 
 NO_MESSAGES: Final = ("404", "408")
-"""What a request ends with that time or an empty stream ended; anything else (409: the consumer is gone) is a fault."""
+"""A request that time or an empty stream ended has these statuses; any other (409: the consumer is gone) is a fault."""
 IDLE: Final = "100"
 
 
@@ -47,7 +47,7 @@ class JetStreamBus:
         self._client: Any = None
         self._stream = self._inbox = ""
         self._wanted = 0
-        """What the standing request has yet to bring."""
+        """The number of messages that the standing request has yet to bring."""
         self._wanted_until = 0.0
         self._held: dict[str, None] = {}
         """Everything given and not acknowledged, in its order, by the subject that acknowledges it."""
@@ -77,7 +77,7 @@ class JetStreamBus:
             await self._client.flush(FLUSH_S)
 
     async def keep(self, messages: Sequence[Message]) -> None:
-        """What waits here behind them is touched as well: its time runs too."""
+        """Keeps the messages, and those that wait here behind them: their time runs too."""
         self._arrivals.check()
         with broker_errors(self._address):
             for handle in list(self._held):
@@ -89,7 +89,7 @@ class JetStreamBus:
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
     async def close(self) -> None:
-        """What is held goes back at once; whoever loses the connection gives it back by `ACK_WAIT_S`."""
+        """Gives back at once what is held; a reader that loses the connection gives it back by `ACK_WAIT_S`."""
         if self._client is None:
             return
         with suppress(Error, OSError):

@@ -15,7 +15,7 @@ class Message(Struct):
     attributes: Mapping[str, str] = {}
     """Headers or message attributes, names in lower case: `content-type`, `ce-id` ..."""
     handle: Any = None
-    """What its adapter acknowledges it by."""
+    """The handle by which the message's adapter acknowledges it."""
 
 
 class Bus(Protocol):

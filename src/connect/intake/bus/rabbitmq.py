@@ -15,7 +15,7 @@ from connect.intake.bus.port import Message
 PREFETCH: Final = 1000
 """Two batches: while one is written the next comes."""
 CLOUDEVENTS_PREFIXES: Final = ("cloudevents:", "cloudevents_")
-"""Of attributes in the AMQP binding of CloudEvents 1.0, where values are typed and not percent-encoded."""
+"""The prefixes of attributes in the AMQP binding of CloudEvents 1.0, where values are typed and not percent-encoded."""
 
 
 class RabbitMqBus:
@@ -53,7 +53,7 @@ class RabbitMqBus:
         """Nothing: the broker waits for as long as the connection lasts (its `consumer_timeout`, half an hour)."""
 
     async def lag(self) -> int:
-        """What is in the queue and what this reader holds; what others hold is theirs to tell."""
+        """Counts what is in the queue and what this reader holds; other readers tell what they hold."""
         with broker_errors(self._address):
             declared = await self._opened.queue_declare(self._address.name, passive=True)
         return (declared.message_count or 0) + self._given - self._acknowledged

@@ -72,7 +72,7 @@ class RedisStreamBus:
             await self._client.aclose()
 
     async def _claim(self, limit: int) -> list[Message]:
-        """What other readers left. Once around the list of pending messages, then not again for `CLAIM_EVERY_S`."""
+        """Claims what other readers left: goes once around the pending messages, then waits for `CLAIM_EVERY_S`."""
         cursor: Any = "0-0"
         while True:
             cursor, entries, *_ = await self._client.xautoclaim(
@@ -91,7 +91,7 @@ class RedisStreamBus:
 
 
 def _entries(found: Any) -> list[Any]:
-    """Of the one stream that was asked for: RESP2 answers a list of pairs, RESP3 a mapping to lists of lists."""
+    """Returns the entries of the one stream asked for: RESP2 answers a list of pairs, RESP3 a mapping to lists."""
     if not found:
         return []
     if is_array(found):

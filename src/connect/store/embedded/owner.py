@@ -208,7 +208,7 @@ class EmbeddedPostgres:
         return True
 
     def _postmaster_pid(self) -> int | None:
-        """Of a server we took over, postmaster.pid names it; believed only if that process is this server."""
+        """Returns the server's pid; that of a server we took over is in postmaster.pid, believed only if it is ours."""
         if self._process is not None and self._process.poll() is None:
             return self._process.pid
         try:

@@ -91,7 +91,7 @@ async def give_back(
 
 
 class DecidedRow(Struct, frozen=True):
-    """What deciding a stored event gave."""
+    """Holds what deciding a stored event gave."""
 
     event_id: UUID
     ruleset_version: int
@@ -129,7 +129,7 @@ async def save_decisions(
 
 
 async def lock_to_decide(connection: Connection, event_ids: Sequence[UUID]) -> set[UUID]:
-    """Of these, the events that still wait to be decided and nobody else is deciding; locked."""
+    """Locks, of these events, those that still wait to be decided and that nobody else is deciding."""
     return {row["id"] for row in await connection.fetch(LOCK_TO_DECIDE, list(event_ids))}
 
 

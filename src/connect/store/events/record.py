@@ -115,7 +115,7 @@ async def _record(connection: Connection, rows: Sequence[EventRow]) -> set[UUID]
 async def stored_events(
     connection: Connection, identities: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], StoredEvent]:
-    """What is stored under each (source, external_id); unknown ones are left out."""
+    """Returns what is stored under each (source, external_id); unknown ones are left out."""
     rows = await connection.fetch(
         STORED, [source for source, _ in identities], [external for _, external in identities]
     )

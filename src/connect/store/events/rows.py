@@ -28,7 +28,7 @@ class EventRow(Struct, frozen=True):
 
 
 class StoredEvent(Struct, frozen=True):
-    """What is stored under an identity, to tell a duplicate from a conflict."""
+    """Holds what is stored under an identity, to tell a duplicate from a conflict."""
 
     event: EconomicEvent
     fingerprint: bytes

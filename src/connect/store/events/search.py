@@ -51,7 +51,7 @@ class EventFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     rule: list[str] = []
     """Events that this rule was asked about."""
     outcome: list[Outcome] = []
-    """What the rule made of them; needs `rule`."""
+    """The outcomes that the rule may have had; needs `rule`."""
     since: ZonedTime | None = None
     until: ZonedTime | None = None
     """Half-open on `received_at`."""
