@@ -42,7 +42,7 @@ $(STAMP): requirements.lock pyproject.toml
 run: setup ## the main job on real input: a demo that serves until Ctrl-C (EVENTS=2000)
 	$(BIN)/connect demo --events $(EVENTS)
 
-services: setup ## the brokers that tests need, where none answers: installed as root on Debian, else told
+services: setup ## install the brokers that tests need and that are not running (as root on Debian), or say what to install
 	@$(BIN)/python -m tests.brokers.packages
 
 # A bare `pytest` is the quick part: each -m here takes the place of the default one in pyproject.toml.
@@ -54,7 +54,7 @@ check: setup ## format, lint, types, import rules, house style: what CI runs bef
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q -n 0 --noconftest tests/test_style.py
+	$(BIN)/python -m pytest -q -n 0 --noconftest tests/test_style.py tests/test_docstrings.py
 
 format: setup ## format the code and apply the linter's safe fixes
 	$(BIN)/ruff format .
