@@ -9,7 +9,7 @@ from connect.errors import ConnectError, DatabaseUnavailable, SettingsError
 
 HELP = """Record each fact once, decide by rules what it earns, deliver every reward exactly once in effect.
 
-Start with `connect run` (everything on this machine) or `connect demo` (the same, with real shopping data).
+Start with `connect run` (all parts on this machine) or `connect demo` (all parts, with real shopping data).
 Settings come from connect.toml and CONNECT_* variables.
 """
 
@@ -17,17 +17,17 @@ Settings come from connect.toml and CONNECT_* variables.
 COMMANDS = {
     "run": (
         "connect.cli.run.everything:run",
-        "Everything on this machine: database, API, worker, and stand-in targets if none is set.",
+        "Run all parts on this machine: database, API, worker, and stand-in targets if no target is set.",
     ),
     "demo": (
         "connect.cli.run.demo:demo",
-        "The same with real shopping baskets reported as events, checked against a recount.",
+        "Run all that `run` does, report real shopping baskets, and check the rewards against a recount.",
     ),
     "api": ("connect.cli.run.serve:api", "Serve the HTTP API."),
     "worker": ("connect.cli.run.serve:worker", "Decide what is queued and dispatch what is due."),
     "sandbox": (
         "connect.cli.run.serve:sandbox",
-        "Stand-in Points, NFT and Gateway services that can be told to misbehave.",
+        "Serve stand-ins for Points, NFT and Gateway that can be told to misbehave.",
     ),
     "migrate": ("connect.cli.run.serve:migrate", "Bring the database's schema to the newest version."),
     "doctor": (
@@ -36,10 +36,10 @@ COMMANDS = {
     ),
     "status": (
         "connect.cli.health.status:status",
-        "Processes, lanes, oldest due, what needs a person; exit 1 if unhealthy.",
+        "Show processes, lanes, the oldest due action and what needs a person; exit 1 if unhealthy.",
     ),
     "keys": ("connect.cli.operate.keys:app", "Create, list and revoke API keys."),
-    "rules": ("connect.cli.rules.app:app", "Rules as code: write, check, test, compare, apply, stop."),
+    "rules": ("connect.cli.rules.app:app", "Write, check, test, compare, apply and stop rules kept as code."),
     "events": ("connect.cli.events.app:app", "Send, import, explain and replay events."),
     "actions": ("connect.cli.operate.actions:app", "List, retry, cancel, approve and reject reward actions."),
     "dead": (

@@ -87,7 +87,7 @@ def send(
     event_type
         For example purchase.completed.
     source
-        Where it happened (default: the key's source, else "default").
+        The source where the event happened (default: the key's source, else "default").
     occurred_at
         RFC 3339 with offset, for example 2026-11-22T10:00:00Z (default: now).
     actor
@@ -153,8 +153,8 @@ def import_(
 ) -> int:
     """Report all events of a file, in its order.
 
-    Running it again is safe: what Connect has is a duplicate, nothing doubles. Ends with 1 if any event was refused,
-    with 3 if Connect did not take them all.
+    Importing a file again is safe: events that Connect has are duplicates, and nothing doubles. Ends with 1 if
+    any event was refused, with 3 if Connect did not take them all.
 
     For example:
 
@@ -194,7 +194,8 @@ class Filters:
     status: Annotated[list[EventStatus] | None, Parameter(negative="")] = None
     rule: Annotated[Strings, Parameter(help="Events that this rule was asked about.")] = None
     outcome: Annotated[
-        list[Outcome] | None, Parameter(negative="", help="What the rule (--rule) made of them, such as limited.")
+        list[Outcome] | None,
+        Parameter(negative="", help="The outcome that the rule (--rule) had for them, such as limited."),
     ] = None
     since: Annotated[str | None, Parameter(help="Received at or after this moment (RFC 3339).")] = None
     until: Annotated[str | None, Parameter(help="Received before this moment.")] = None
@@ -234,7 +235,7 @@ def show(event: str, /, *, source: str | None = None, output: Output = "table") 
     Parameters
     ----------
     event
-        Its id, or its external id.
+        The event's id, or its external id.
     source
         The source of the external id, where several have one.
     """
@@ -261,9 +262,9 @@ def why(
 ) -> int:
     """Say why an event earned what it earned, or what a rule made of many.
 
-    For one event, each rule: whether it gave, which line did not hold and the values it read, and what became of its
-    actions. With options in place of an event: those that match, newest first, and a line for each of their rules (of
-    those that --rule and --outcome name).
+    For one event, the command shows of each rule whether it gave, which line did not hold and the values it read, and
+    what became of its actions. With options in place of an event, it lists the events that match, newest first, with a
+    line for each of their rules (only for those that --rule and --outcome name).
 
     For example:
 
@@ -274,7 +275,7 @@ def why(
     Parameters
     ----------
     event
-        Its id, or its external id (with --source, where several have one).
+        The event's id, or its external id (with --source, where several have one).
     limit
         Events at most, 1 to 500.
     cursor
@@ -315,7 +316,8 @@ def replay(
     """Decide events again by the live rules.
 
     Rules that already gave for an event are left out: nothing is given twice.
-    With options in place of an event, all that match: it says how many and asks, or goes on with --yes.
+    With options in place of an event, the command takes all that match: it says how many and asks, or goes on with
+    --yes.
 
     For example:
 
@@ -326,7 +328,7 @@ def replay(
     Parameters
     ----------
     event
-        Its id, or its external id (with --source, where several have one).
+        The event's id, or its external id (with --source, where several have one).
     """
     api, filters = remote(), which.given()
     if event is None:

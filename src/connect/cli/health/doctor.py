@@ -57,8 +57,8 @@ def doctor(
     Parameters
     ----------
     replay
-        Also decide this many stored events again, taken at random, each by the ruleset version and the values that
-        its decision recorded; what comes out must be what is stored, to the byte. Some 1,000 a second.
+        Also decide this many random stored events again, each by the ruleset version and the values that its decision
+        recorded; the outcome must equal the stored one, to the byte. The command decides some 1,000 a second.
     """
     findings = asyncio.run(_diagnose_from(config, replay))
     sound = all(finding.level != "fail" for finding in findings)

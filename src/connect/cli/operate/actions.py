@@ -130,9 +130,10 @@ def _operate(operation: str, action: UUID | None, which: Filters, how: Order) ->
 def retry(action: ActionId = None, /, *, which: Filters = ANY, how: Order = CAREFULLY) -> int:
     """Send failed actions again, under the same ids.
 
-    Only failed actions are touched. A target that already did it answers as it did: the id is the idempotency key.
+    Only failed actions are touched. A target that carried an action out before answers as it did then: the id
+    is the idempotency key.
 
-    With options in place of an id, all that match: it says how many and asks, or goes on with --yes.
+    With options in place of an id, the command takes all that match: it says how many and asks, or goes on with --yes.
 
     For example:
 
@@ -147,7 +148,7 @@ def cancel(action: ActionId = None, /, *, which: Filters = ANY, how: Order = CAR
 
     Actions under way cannot be cancelled.
 
-    With options in place of an id, all that match: it says how many and asks, or goes on with --yes.
+    With options in place of an id, the command takes all that match: it says how many and asks, or goes on with --yes.
 
     For example:
 
@@ -162,7 +163,7 @@ def approve(action: ActionId = None, /, *, which: Filters = ANY, how: Order = CA
 
     An action with a hold is sent when its hold ends.
 
-    With options in place of an id, all that match: it says how many and asks, or goes on with --yes.
+    With options in place of an id, the command takes all that match: it says how many and asks, or goes on with --yes.
 
     For example:
 
@@ -175,9 +176,9 @@ def approve(action: ActionId = None, /, *, which: Filters = ANY, how: Order = CA
 def reject(action: ActionId = None, /, *, which: Filters = ANY, how: Order = CAREFULLY) -> int:
     """Reject actions that await approval: they are never sent.
 
-    It is an end: a rejected action cannot be approved.
+    A rejected action cannot be approved later.
 
-    With options in place of an id, all that match: it says how many and asks, or goes on with --yes.
+    With options in place of an id, the command takes all that match: it says how many and asks, or goes on with --yes.
 
     For example:
 

@@ -38,7 +38,7 @@ def list_dead(
     Parameters
     ----------
     bus
-        Only of this bus (of results: of this target).
+        Only events of this bus (or results of this target).
     code
         Only with this error, for example event_invalid or event_conflict.
     replayed
@@ -46,7 +46,7 @@ def list_dead(
     limit
         How many.
     cursor
-        Where the page before ended.
+        Where the previous page ended.
     """
     query = given(bus=bus, code=code, limit=limit, cursor=cursor) | ({"replayed": True} if replayed else {})
     say_page(remote().get(DEAD, query).json, COLUMNS, output)
@@ -91,7 +91,7 @@ def replay(
 ) -> int:  # fmt: skip
     """Take a dead event in again, or all that match: recorded once, whatever happened meanwhile.
 
-    What is refused again stays dead, with its new reason; the exit code is then 1.
+    An event that is refused again stays dead, with its new reason; the exit code is then 1.
 
     For example:
 

@@ -53,17 +53,17 @@ def create(
     Parameters
     ----------
     name
-        What people call it.
+        The name that people call the key by.
     source
         The only source whose events it reports and sees; also the default of its events.
     any_source
-        It is bound to no source.
+        Bind the key to no source.
     scope
-        What it may do (default: events:write); give it several times for several.
+        A scope that the key has (default: events:write). Repeatable.
     target
         The only target whose actions it reports results of.
     expires
-        When it stops working: 12h, 90d, 8w from now, or a moment in RFC 3339 (default: never).
+        The end of the key: 12h, 90d, 8w from now, or a moment in RFC 3339 (default: never).
     """
     if (source is None) != any_source:
         fail(Exit.USAGE, "say which source the key is for: --source NAME, or --any-source for one that may report any.")
@@ -100,12 +100,12 @@ def list_(*, config: Config = None, output: Output = "table") -> int:
 
 @app.command
 def revoke(key: str, /, *, config: Config = None, output: Output = "table") -> int:
-    """Stop a key from working, in every process within ten seconds. Twice is once.
+    """Stop a key from working, in every process within ten seconds. Revoking it twice does no more.
 
     Parameters
     ----------
     key
-        Its id, or its name where only one live key has it.
+        The key's id, or its name where only one live key has that name.
     """
     import msgspec
 

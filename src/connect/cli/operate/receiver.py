@@ -20,7 +20,7 @@ SecretFile = Annotated[
     Path | None,
     Parameter(
         allow_leading_hyphen=True,
-        help="A file that holds it; - for standard input. Others on this machine see what stands in a command line.",
+        help="A file that holds the secret; - for standard input. Others on this machine can read a command line.",
     ),
 ]
 Timeout = Annotated[
@@ -64,8 +64,8 @@ def check(
     """Play the contract of commands against an endpoint, and say in words what to mend.
 
     IT MAKES EFFECTS: up to ten commands for the amount 1, more where the target is faulty, for users whose ids begin
-    with connect-check-. Use it on a test environment. Nothing of Connect has to run. Each check is a line; exit code
-    0: none failed, 1: one did.
+    with connect-check-. Use it on a test environment. Connect need not run. The command prints a line for each
+    check; exit code 0: none failed, 1: one did.
 
     For example:
 
@@ -74,7 +74,7 @@ def check(
     Parameters
     ----------
     url
-        Where commands are posted to.
+        The address that commands are posted to.
     secret
         The target's `whsec_` secret: requests are signed, and badly signed ones have to be refused.
     batch

@@ -63,7 +63,7 @@ def recover(
     dry_run: DryRun = False,
     output: Output = "table",
 ) -> int:
-    """Send again all that failed at a target since a moment: the count first, then it asks.
+    """Send again all that failed at a target since a moment; say how many first, and ask.
 
     For example:
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="rules",
-    help="Rules as code: write, check, test, compare, apply, stop.",
+    help="Write, check, test, compare, apply and stop rules kept as code.",
     help_format="plaintext",
     error_formatter=spell_usage,
 )
@@ -113,10 +113,10 @@ def diff(
 ) -> int:
     """Say what applying a file would change on the server: every field, with its old and its new value.
 
-    With --history also what it would have given: the stored events of that time are decided by it, in the order they
-    came, and what each rule gives is shown beside what was given, per unit, day and user, with money where units have
-    a worth. That reads the database itself (CONNECT_DATABASE_URL, or the embedded one that runs), asks no server,
-    changes nothing and sends nothing.
+    With --history the command also says what the file would have given. It decides the stored events of that time by
+    the file, in the order they came, and shows what each rule gives beside what was given, per unit, day and user, with
+    money where units have a worth. It reads the database itself (CONNECT_DATABASE_URL, or the embedded one that runs),
+    asks no server, changes nothing and sends nothing.
 
     Ends with 0 whether or not there is a difference; `connect rules apply --check` ends with 2 for scripts. 1: the file
     has errors; 3: the server, or the database, does not answer.
@@ -130,7 +130,7 @@ def diff(
     Parameters
     ----------
     history
-        How much of it: 12h, 30d, 4w, or all.
+        How much of the history to decide: 12h, 30d, 4w, or all.
     config
         Settings file (default: connect.toml), for --history.
     """
@@ -203,12 +203,12 @@ def apply(
     note: Note = "",
     output: Output = "table",
 ) -> int:
-    """Make the server's rules those of a file: published as one new version, or nothing changes.
+    """Make the server's rules those of a file: publish all as one new version, or change nothing.
 
-    Rules and units that the server has and the file does not name stay, unless --prune; such rules are named, since one
-    whose key was changed in the file goes on beside its successor. What is the same already is not published again, and
-    nothing is while a test is red. A change made on the server meanwhile ends it without an effect: look again, run it
-    again.
+    Rules and units that the server has and the file does not name stay, unless --prune. The command names such rules: a
+    rule whose key was changed in the file goes on beside its successor. The command publishes nothing where server and
+    file agree, or while a test is red. If somebody changes the server's rules meanwhile, the command ends without an
+    effect: look at the change and run the command again.
 
     A rule that `connect rules stop` stopped stays stopped, whatever the file says, and is named with who stopped it and
     why; --revive KEY lets it give again.

@@ -22,7 +22,7 @@ def rebuild_counters(
     note: str = "",
     output: Output = "table",
 ) -> int:
-    """Count the stored events into counters anew; safe while events come in.
+    """Build counters again from the stored events; events may come in meanwhile.
 
     A worker does it. Until it is done, rules that read the counters are not live, and nothing is paid by half a count.
 
@@ -37,7 +37,7 @@ def rebuild_counters(
     names
         Counters of the live ruleset; none: all.
     wait
-        Show how far it is, and end when it is done.
+        Show how far the build is, and end when it is done.
     note
         Why; kept with the version and in the audit.
     """

@@ -13,10 +13,12 @@ TEMPLATES: tuple[Template, ...] = get_args(Template)
 
 
 def new(
-    file: Annotated[Path | None, Parameter(help="Where to write it; stdout without one. Never overwritten.")] = None,
+    file: Annotated[
+        Path | None, Parameter(help="The file to write (default: stdout). A file that exists is never overwritten.")
+    ] = None,
     /,
     *,
-    template: Annotated[Template, Parameter(help="What it starts from.")] = "cashback",
+    template: Annotated[Template, Parameter(help="The rules to start from.")] = "cashback",
 ) -> int:
     """Write a ruleset to start from: commented, with tests of its own that pass.
 

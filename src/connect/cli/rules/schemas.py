@@ -8,7 +8,7 @@ def learn_schema(event_type: str, /, *, sample: int = 2000, output: Output = "ta
     """Propose the schema of an event type from stored events, as a section for the ruleset.
 
     With a schema in the ruleset a mistyped field is an error when a rule is saved, instead of a rule that never fires.
-    Look it over before you publish it: what no sampled event had is not in it.
+    Read the schema before you publish it: it lacks each field that no sampled event had.
 
     For example:
 

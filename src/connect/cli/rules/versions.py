@@ -136,8 +136,8 @@ def stop(
     key
         The rule's key.
     pending
-        What becomes of its actions that were never sent: keep (they are sent, or go on waiting for approval), review (a
-        person approves each), cancel (none is sent, those that await approval neither).
+        What to do with the rule's actions that were never sent: keep (they are sent, or go on waiting for approval),
+        review (a person approves each), cancel (none is sent, those that await approval neither).
     """
     answer = remote().post(f"/internal/rules/{segment(key)}/stop", {"pending": pending, "note": note}).json
     if output == "json":

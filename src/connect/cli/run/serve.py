@@ -131,7 +131,7 @@ def worker(
     Parameters
     ----------
     roles
-        Which loops to run, comma-separated: decide, dispatch, bus (facts and results that come over brokers).
+        The loops to run, comma-separated: decide, dispatch, bus (facts and results that come over brokers).
     host
         Address of the probe port (default: CONNECT_HOST).
     port
@@ -174,7 +174,7 @@ def sandbox(
     ledger
         File that keeps the effects over a restart.
     connect_url
-        Where the Gateway reports its results (default http://127.0.0.1:8080).
+        The address that the Gateway reports its results to (default http://127.0.0.1:8080).
     key
         API key for those reports (scope results:write); also CONNECT_API_KEY.
     secret
